@@ -1,0 +1,88 @@
+"""What is asked of a conversation's host, and what it answers. Plain data, for it crosses processes."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from domain.conversation import ConversationKey
+from domain.message import Message
+from domain.model import AUTO
+from domain.turn import OnBusy, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A user's message. Ids and the idempotency key are made once per request, before the first try.
+
+    `body_hash` tells whether a repeated key came with the same body. `understand`: classify the message even if the
+    caller named a model. `wait`: answer when the turn has ended, not when it was accepted.
+    """
+
+    key: ConversationKey
+    caller: str
+    idempotency_key: str
+    body_hash: bytes
+    turn_id: str
+    message_id: str
+    content: str
+    model: str = AUTO
+    parameters: dict[str, Any] = field(default_factory=dict)
+    on_busy: OnBusy = "queue"
+    metadata: dict[str, Any] = field(default_factory=dict)
+    live: bool = True
+    understand: bool = True
+    wait: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The turn stands in Postgres. `journalled`: its stream can be followed in Redis."""
+
+    turn: Turn
+    user_message: Message
+    replayed: bool = False
+    journalled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A turn that has ended, as stored. `message` is the reply, or None where none was kept. `status` is HTTP's."""
+
+    turn: Turn
+    user_message: Message | None
+    message: Message | None
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """`PATCH` of a conversation (only the given fields), or its end."""
+
+    key: ConversationKey
+    fields: dict[str, Any] = field(default_factory=dict)
+    end: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a call was not carried out: an error's class name and words; `retryable` ones may be sent again."""
+
+    error: str
+    message: str
+    retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedTurn:
+    """A queued or running turn, with what its next owner needs. `order` is its user message's `seq`."""
+
+    turn: Turn
+    order: int
+    user_message_id: str
+    content: str
+    requested_model: str
+    parameters: dict[str, Any]
+    live: bool
+    understand: bool
+    cancel_requested: bool
+    created_at: datetime

@@ -1,0 +1,110 @@
+"""Every failure the domain knows. Each crosses process boundaries, so each rebuilds from its `args`.
+
+`Retryable` ones may be sent again with the same idempotency key; the others are final.
+"""
+
+
+class BrainError(Exception):
+    """The service could not do what was asked."""
+
+    status = 500
+    type = "internal_error"
+    code: str | None = None
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else (type(self).__doc__ or "").split("\n")[0]
+
+
+class Retryable(BrainError):
+    """The service cannot answer now; the same request may be sent again."""
+
+    status = 503
+    type = "service_unavailable"
+    code = "unavailable"
+    retry_after = 1  # seconds
+
+
+class Unavailable(Retryable):
+    """A part that this call needs is not reachable."""
+
+
+class CommitUnknown(Unavailable):
+    """The connection broke during a commit: it may or may not have happened."""
+
+
+class Fenced(Retryable):
+    """Another host now owns this conversation."""
+
+    code = "conversation_moved"
+
+
+class Overloaded(Retryable):
+    """Too many messages are waiting."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "overloaded"
+
+
+class NotFound(BrainError):
+    """There is no such thing here."""
+
+    status = 404
+    type = "not_found_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """There is no such model, or it is not allowed here."""
+
+    code = "model_not_found"
+
+
+class ConversationEnded(BrainError):
+    """This conversation has ended; start another one."""
+
+    status = 409
+    type = "conflict_error"
+    code = "conversation_ended"
+
+
+class ConversationBusy(BrainError):
+    """A turn of this conversation is running, and `on_busy` is `reject`."""
+
+    status = 409
+    type = "conflict_error"
+    code = "conversation_busy"
+
+
+class IdempotencyMismatch(BrainError):
+    """This idempotency key was used with another body."""
+
+    status = 422
+    type = "idempotency_error"
+    code = "idempotency_mismatch"
+
+
+class IllegalMove(BrainError):
+    """A turn cannot make this move from the state it is in."""
+
+
+class GenerationError(BrainError):
+    """The model's provider did not give an answer."""
+
+    status = 502
+    type = "provider_error"
+    code = "provider_error"
+
+
+class GenerationTimeout(GenerationError):
+    """The model's provider did not answer in time."""
+
+    status = 504
+    code = "provider_timeout"
+
+
+class JournalUnavailable(Unavailable):
+    """The journal of running streams cannot be reached."""

@@ -1,0 +1,68 @@
+"""One call of a model: what is asked and what came of it."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from domain.message import Usage
+
+Ending = Literal["completed", "failed", "cancelled", "elsewhere"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Asks for one generation, named by turn and attempt: a second start of the same name joins the first.
+
+    `n` is the last event number that the caller knows of in the attempt's journal. `live` asks for each delta at once;
+    otherwise they are journalled in larger batches. `messages` have OpenAI's shape. `intent` chooses the template of
+    the built-in model. `chain` are the models that may answer instead, in order, before the first delta.
+    """
+
+    tenant: str
+    turn_id: str
+    attempt: int
+    model: str
+    messages: list[dict[str, Any]]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    intent: str | None = None
+    chain: tuple[str, ...] = ()
+    n: int = 0
+    live: bool = True
+    journal: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"{self.turn_id}/{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of a provider, as the trace tells it. Times: unix seconds and milliseconds."""
+
+    model: str
+    provider: str
+    status: Literal["ok", "error"]
+    error: str | None
+    started_at: float
+    first_token_ms: float | None
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a generation ended. `text` is whole, whatever became of the journal.
+
+    `deltas` are (n, length in characters) of the journalled deltas, in order; they end early where the journal was lost.
+    `elsewhere`: another process holds this generation; follow its journal. `error` has the shape of an API error.
+    """
+
+    ending: Ending
+    text: str = ""
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    estimated: bool = False
+    error: dict[str, Any] | None = None
+    status: int = 502
+    deltas: tuple[tuple[int, int], ...] = ()
+    models: tuple[tuple[int, str, str], ...] = ()  # (n, model, reason) of `turn.model` events after the first
+    attempts: tuple[Attempt, ...] = ()

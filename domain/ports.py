@@ -1,0 +1,215 @@
+"""What the domain needs of the world. The docstrings are the contracts; storage, deployments and adapters fulfil them.
+
+Every method of a store may raise `Unavailable` (nothing happened) and, where it writes, `CommitUnknown`.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from domain.commands import Ended, Send, UnfinishedTurn
+from domain.context import Remembered
+from domain.conversation import Conversation, ConversationKey
+from domain.embedding import Embedding
+from domain.events import Event, Layout, Position
+from domain.generation import GenerationRequest, Outcome
+from domain.message import Intent, Message, MessageStatus
+from domain.turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """A host's claim on a conversation: every write is conditional on both."""
+
+    epoch: int
+    activation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What a host takes over with a conversation: its state, its recent messages, its unfinished turns in order."""
+
+    ownership: Ownership
+    conversation: Conversation
+    window_from: int
+    recent: list[Remembered]
+    unfinished: list[UnfinishedTurn]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedTurn:
+    """`turn` is new; or, when `replayed`, the one that the key named before."""
+
+    turn: Turn
+    user_message: Message
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a turn ends: the reply to store (none if `text` is empty), the layout of its stream, and the trace."""
+
+    status: MessageStatus
+    message_id: str
+    text: str
+    model: str | None
+    intent: Intent | None
+    usage: dict[str, int] | None
+    cost_usd: float | None
+    error: dict[str, Any] | None
+    layout: Layout | None
+    trace: dict[str, Any]
+    window_from: int
+    provider: str | None = None
+    estimated: bool = False
+    citations: list[dict[str, Any]] = field(default_factory=list)
+
+
+class ConversationStore(Protocol):
+    """The writes of a conversation's owner. `Fenced`: another owner; `NotFound`: it is gone; `ConversationEnded`."""
+
+    async def activate(self, key: ConversationKey, host: str) -> Activation:
+        """Take the conversation over: raise the epoch, set a new activation id, inherit its turns. Always allowed."""
+        ...
+
+    async def accept(self, key: ConversationKey, owner: Ownership, send: Send) -> AcceptedTurn:
+        """One transaction: idempotency key, fence, next `seq`, user message, turn, outbox event.
+
+        Raises `IdempotencyMismatch`, and `ConversationBusy` for `on_busy: reject` with an unfinished turn.
+        """
+        ...
+
+    async def start(self, key: ConversationKey, owner: Ownership, turn_id: str) -> bool:
+        """Move a queued turn to running; True if its cancellation was asked for meanwhile."""
+        ...
+
+    async def next_attempt(self, key: ConversationKey, owner: Ownership, turn_id: str, attempt: int) -> None:
+        """Make `attempt` the current one of a running turn."""
+        ...
+
+    async def finish(self, key: ConversationKey, owner: Ownership, turn_id: str, attempt: int, reply: Reply) -> Ended:
+        """One transaction: reply, usage, trace, outbox event, and the turn's end.
+
+        A turn whose cancellation was asked for before ends as cancelled. Finishing again answers what was stored.
+        """
+        ...
+
+    async def change(self, key: ConversationKey, owner: Ownership, fields: dict[str, Any], end: bool) -> Conversation:
+        """Set the given fields (`title`, `metadata`, `system_prompt`, `user_id`), or end the conversation."""
+        ...
+
+    async def delete(self, key: ConversationKey, owner: Ownership) -> None:
+        """Remove the conversation and all that belongs to it."""
+        ...
+
+    async def find_by_key(self, key: ConversationKey, send: Send) -> AcceptedTurn | None:
+        """The turn that this idempotency key named before, or None. Raises `IdempotencyMismatch`."""
+        ...
+
+    async def ended(self, tenant: str, turn_id: str) -> Ended | None:
+        """A turn as stored, if it has ended; None while it runs. Raises `NotFound`."""
+        ...
+
+
+class Leases(Protocol):
+    """Which hosts are alive, and the turns of those that are not."""
+
+    async def renew(self, host: str) -> None: ...
+
+    async def release(self, host: str) -> None: ...
+
+    async def orphans(self, lease: float, limit: int) -> list[ConversationKey]:
+        """Conversations with unfinished turns whose host has not renewed for `lease` seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the journal holds of an attempt. `sealed`: the generation has ended, and so; `alive`: its heartbeat is fresh."""
+
+    events: list[Event]
+    sealed: Outcome | None
+    alive: bool
+
+
+class Journal(Protocol):
+    """The live events of running turns. Every method may raise `JournalUnavailable`; nothing durable depends on it."""
+
+    async def append(
+        self, tenant: str, turn_id: str, attempt: int, events: Sequence[tuple[str, dict[str, Any]]], after: int = 0
+    ) -> int | None:
+        """Append events and give the number of the last one.
+
+        None if nothing was appended: the attempt's stream has ended, or it no longer holds `after` events.
+        A terminal event is also taken by a sealed stream.
+        """
+        ...
+
+    async def claim(self, request: GenerationRequest, writer: str) -> bool:
+        """Become the one writer of an attempt's deltas; False if another one is alive."""
+        ...
+
+    async def write(self, request: GenerationRequest, writer: str, deltas: Sequence[str], after: int) -> int | None:
+        """Append one `message.delta` a text and renew the claim; as `append`."""
+        ...
+
+    async def beat(self, names: Sequence[GenerationRequest], writer: str) -> None:
+        """Renew the claims of generations that have nothing to say at the moment."""
+        ...
+
+    async def seal(self, request: GenerationRequest, writer: str, outcome: Outcome) -> None:
+        """Say that the generation has ended, and how; give the claim back."""
+        ...
+
+    async def progress(self, tenant: str, turn_id: str, attempt: int) -> Progress:
+        """All that an attempt's journal holds."""
+        ...
+
+    async def supersede(self, tenant: str, turn_id: str, attempt: int) -> None:
+        """Tell the followers of `attempt` that another one has begun."""
+        ...
+
+    def follow(self, tenant: str, turn_id: str, position: Position) -> AsyncIterator[Event]:
+        """Events after `position`, across attempts, up to and with the terminal one.
+
+        Ends without a terminal event where the journal cannot tell more: read Postgres, or come back later.
+        """
+        ...
+
+
+class LanguageModel(Protocol):
+    """Runs generations. They outlive the call that started them, and the caller."""
+
+    async def generate(self, request: GenerationRequest) -> Outcome:
+        """Start or join the generation of this name and wait for its end. Raises `Unavailable` if its process died."""
+        ...
+
+    async def cancel(self, request: GenerationRequest) -> None:
+        """Close the provider's stream of this generation; it ends as cancelled with the text so far."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Understanding:
+    """What a message was taken to mean, and its vector, which is handed on."""
+
+    intent: Intent
+    ranked: list[Intent]
+    embedding: Embedding
+
+
+class Classifier(Protocol):
+    async def classify(self, text: str) -> Understanding:
+        """Raises `Unavailable` or `Overloaded`; a turn goes on without an intent then."""
+        ...
+
+
+class Embedder(Protocol):
+    async def embed(self, texts: Sequence[str]) -> list[Embedding]: ...
+
+
+class Clock(Protocol):
+    def now(self) -> datetime: ...
+
+    def monotonic(self) -> float: ...
