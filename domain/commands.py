@@ -1,7 +1,6 @@
 """What is asked of a conversation's host, and what it answers. Plain data, for it crosses processes."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from domain.conversation import ConversationKey
@@ -74,15 +73,17 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedTurn:
-    """A queued or running turn, with what its next owner needs. `order` is its user message's `seq`."""
+    """A queued or running turn, with all that its owner needs to bring it to its end."""
 
     turn: Turn
-    order: int
-    user_message_id: str
-    content: str
+    user_message: Message
     requested_model: str
     parameters: dict[str, Any]
     live: bool
     understand: bool
-    cancel_requested: bool
-    created_at: datetime
+    cancel_requested: bool = False
+
+    @property
+    def order(self) -> int:
+        """Its place in the conversation: the `seq` of its user message."""
+        return self.user_message.seq

@@ -20,7 +20,7 @@ def estimate_tokens(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """One message of the hot context. `order` is the turn's place: history is told in order of turns, not of commits."""
+    """One message of the hot context. `order` is the turn's place: history is told in order of turns."""
 
     order: int
     seq: int

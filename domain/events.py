@@ -1,7 +1,8 @@
 """The events of a turn's stream, their ids and their layout (API.md, "Streamed").
 
-An id is `<turn_id>/<attempt>/<n>`. A layout is what Postgres keeps of an attempt once the journal has gone: one entry an
-event, an int for a delta (its length in characters), an object for every other. Replaying it gives the same ids and texts.
+An id is `<turn_id>/<attempt>/<n>`. A layout is what Postgres keeps of an attempt once the journal has gone: one entry
+an event, an int for a delta (its length in characters), an object for every other. Replaying it gives the same ids and
+texts.
 """
 
 from dataclasses import dataclass

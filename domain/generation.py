@@ -51,7 +51,7 @@ class Attempt:
 class Outcome:
     """How a generation ended. `text` is whole, whatever became of the journal.
 
-    `deltas` are (n, length in characters) of the journalled deltas, in order; they end early where the journal was lost.
+    `deltas` are (n, length in characters) of the journalled deltas, in order; they end early if the journal was lost.
     `elsewhere`: another process holds this generation; follow its journal. `error` has the shape of an API error.
     """
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from domain.commands import Ended, Send, UnfinishedTurn
+from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.context import Remembered
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
 from domain.events import Event, Layout, Position
 from domain.generation import GenerationRequest, Outcome
-from domain.message import Intent, Message, MessageStatus
+from domain.message import Intent, Message, MessageStatus, Usage
 from domain.turn import Turn
 
 
@@ -55,7 +55,7 @@ class Reply:
     text: str
     model: str | None
     intent: Intent | None
-    usage: dict[str, int] | None
+    usage: Usage | None
     cost_usd: float | None
     error: dict[str, Any] | None
     layout: Layout | None
@@ -88,7 +88,9 @@ class ConversationStore(Protocol):
         """Make `attempt` the current one of a running turn."""
         ...
 
-    async def finish(self, key: ConversationKey, owner: Ownership, turn_id: str, attempt: int, reply: Reply) -> Ended:
+    async def finish(
+        self, key: ConversationKey, owner: Ownership, turn: UnfinishedTurn, attempt: int, reply: Reply
+    ) -> Ended:
         """One transaction: reply, usage, trace, outbox event, and the turn's end.
 
         A turn whose cancellation was asked for before ends as cancelled. Finishing again answers what was stored.
@@ -103,7 +105,7 @@ class ConversationStore(Protocol):
         """Remove the conversation and all that belongs to it."""
         ...
 
-    async def find_by_key(self, key: ConversationKey, send: Send) -> AcceptedTurn | None:
+    async def replayed(self, key: ConversationKey, send: Send) -> AcceptedTurn | None:
         """The turn that this idempotency key named before, or None. Raises `IdempotencyMismatch`."""
         ...
 
@@ -126,7 +128,7 @@ class Leases(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the journal holds of an attempt. `sealed`: the generation has ended, and so; `alive`: its heartbeat is fresh."""
+    """What the journal holds of an attempt. `sealed`: how the generation ended; `alive`: its heartbeat is fresh."""
 
     events: list[Event]
     sealed: Outcome | None
@@ -170,11 +172,35 @@ class Journal(Protocol):
         """Tell the followers of `attempt` that another one has begun."""
         ...
 
-    def follow(self, tenant: str, turn_id: str, position: Position) -> AsyncIterator[Event]:
-        """Events after `position`, across attempts, up to and with the terminal one.
 
-        Ends without a terminal event where the journal cannot tell more: read Postgres, or come back later.
+class Follower(Protocol):
+    """Reads the journals of many turns at once."""
+
+    def follow(self, tenant: str, turn_id: str, position: Position) -> AsyncIterator[list[Event]]:
+        """Events after `position` as they come, across attempts; ends after the terminal one.
+
+        An empty list where nothing came for some seconds: look into Postgres whether the turn has ended. Raises
+        `JournalUnavailable`, and `Overloaded` for a reader so slow that it would hold memory.
         """
+        ...
+
+
+class Hosts(Protocol):
+    """The conversations' hosts, as the ingress sees them. Fenced and interrupted calls have been repeated already.
+
+    Every method raises the domain's errors; `Unavailable` where no host answered.
+    """
+
+    async def send(self, send: Send) -> Accepted | Ended:
+        """`Accepted` once the turn stands in Postgres; `Ended` for `wait`, and for a replay of a turn that has ended."""
+        ...
+
+    async def change(self, change: Change) -> Conversation: ...
+
+    async def delete(self, key: ConversationKey) -> None: ...
+
+    async def cancel(self, key: ConversationKey, turn_id: str) -> None:
+        """Tell the owner that the turn's cancellation stands in Postgres; returns when the turn has ended."""
         ...
 
 
@@ -206,7 +232,17 @@ class Classifier(Protocol):
 
 
 class Embedder(Protocol):
-    async def embed(self, texts: Sequence[str]) -> list[Embedding]: ...
+    async def embed(self, text: str) -> Embedding: ...
+
+    async def embed_many(self, texts: Sequence[str]) -> list[Embedding]:
+        """Up to 256 texts."""
+        ...
+
+    async def count_tokens(self, texts: Sequence[str]) -> int: ...
+
+    async def describe(self) -> dict[str, Any]:
+        """`name` of the model and its `dimensions`."""
+        ...
 
 
 class Clock(Protocol):

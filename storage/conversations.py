@@ -1,0 +1,242 @@
+"""The writes of a conversation's owner (`domain.ports.ConversationStore`): each is one call of a function in SQL."""
+
+import uuid
+from typing import Any
+
+from domain.commands import Ended, Send, UnfinishedTurn
+from domain.context import Remembered
+from domain.conversation import Conversation, ConversationKey
+from domain.errors import IdempotencyMismatch, NotFound
+from domain.message import Message
+from domain.ports import AcceptedTurn, Activation, Ownership, Reply
+from domain.turn import Turn, TurnStatus
+from storage import rows
+from storage.postgres import Pool, call, reading
+
+
+class PostgresConversations:
+    """`recent`: how many messages an activation reads at the most."""
+
+    def __init__(self, pool: Pool, recent: int = 200) -> None:
+        self._pool, self._recent = pool, recent
+
+    async def activate(self, key: ConversationKey, host: str) -> Activation:
+        activation = str(uuid.uuid4())
+        row = await call(
+            self._pool,
+            "SELECT brain.activate($1, $2, $3, $4, $5)",
+            key.tenant,
+            key.conversation,
+            host,
+            activation,
+            self._recent,
+        )
+        found = row[0]
+        state = found["conversation"]
+        return Activation(
+            ownership=Ownership(state["epoch"], activation),
+            conversation=rows.conversation(state),
+            window_from=state["window_from"],
+            recent=[Remembered.of(order, seq, role, content) for order, seq, role, content in found["recent"]],
+            unfinished=[_unfinished(turn) for turn in found["unfinished"]],
+        )
+
+    async def accept(self, key: ConversationKey, owner: Ownership, send: Send) -> AcceptedTurn:
+        row = await call(
+            self._pool,
+            "SELECT * FROM brain.accept_turn($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16)",
+            key.tenant,
+            key.conversation,
+            owner.epoch,
+            owner.activation,
+            send.caller,
+            send.idempotency_key,
+            send.body_hash,
+            send.turn_id,
+            send.message_id,
+            send.content,
+            send.model,
+            send.parameters,
+            send.metadata,
+            send.live,
+            send.understand,
+            send.on_busy == "reject",
+        )
+        if row["outcome"] == "mismatch":
+            raise IdempotencyMismatch()
+        if row["outcome"] == "replayed":
+            return await self._replayed(key.tenant, row["turn_id"], replayed=row["turn_id"] != send.turn_id)
+        turn = Turn.model_construct(
+            id=send.turn_id,
+            object="turn",
+            conversation_id=key.conversation,
+            status=TurnStatus(row["turn_status"]),
+            attempt=1,
+            model=None,
+            error=None,
+            usage=None,
+            created_at=row["at"],
+            completed_at=None,
+        )
+        user_message = Message.model_construct(
+            id=send.message_id,
+            object="message",
+            conversation_id=key.conversation,
+            turn_id=send.turn_id,
+            seq=row["seq"],
+            role="user",
+            content=send.content,
+            status="completed",
+            model=None,
+            intent=None,
+            usage=None,
+            cost_usd=None,
+            citations=[],
+            metadata=send.metadata,
+            created_at=row["at"],
+        )
+        return AcceptedTurn(turn, user_message)
+
+    async def start(self, key: ConversationKey, owner: Ownership, turn_id: str) -> bool:
+        sql = "SELECT brain.start_turn($1, $2, $3, $4, $5)"
+        row = await call(self._pool, sql, key.tenant, key.conversation, owner.epoch, owner.activation, turn_id)
+        return bool(row[0])
+
+    async def next_attempt(self, key: ConversationKey, owner: Ownership, turn_id: str, attempt: int) -> None:
+        sql = "SELECT brain.next_attempt($1, $2, $3, $4, $5, $6)"
+        await call(self._pool, sql, key.tenant, key.conversation, owner.epoch, owner.activation, turn_id, attempt)
+
+    async def finish(
+        self, key: ConversationKey, owner: Ownership, turn: UnfinishedTurn, attempt: int, reply: Reply
+    ) -> Ended:
+        row = await call(
+            self._pool,
+            "SELECT * FROM brain.finish_turn($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20)",
+            key.tenant,
+            key.conversation,
+            owner.epoch,
+            owner.activation,
+            turn.turn.id,
+            attempt,
+            reply.status,
+            reply.message_id,
+            reply.text,
+            reply.model,
+            reply.provider,
+            reply.intent and reply.intent.model_dump(),
+            reply.usage and reply.usage.model_dump(),
+            reply.cost_usd,
+            reply.error,
+            reply.layout,
+            reply.trace,
+            reply.window_from,
+            reply.estimated,
+            reply.citations,
+        )
+        if row["again"]:
+            ended = await self.ended(key.tenant, turn.turn.id)
+            assert ended is not None
+            return ended
+        status, at = row["status"], row["at"]
+        update = {"model": reply.model, "error": reply.error, "usage": reply.usage}
+        ended_turn = turn.turn.model_copy(
+            update={**update, "status": TurnStatus(status), "attempt": attempt, "completed_at": at}
+        )
+        message = None
+        if row["seq"] is not None:
+            message = Message.model_construct(
+                id=reply.message_id,
+                object="message",
+                conversation_id=key.conversation,
+                turn_id=turn.turn.id,
+                seq=row["seq"],
+                role="assistant",
+                content=reply.text,
+                status=status,
+                model=reply.model,
+                intent=reply.intent,
+                usage=reply.usage,
+                cost_usd=reply.cost_usd,
+                citations=reply.citations,
+                metadata={},
+                created_at=at,
+            )
+        return Ended(ended_turn, turn.user_message.model_copy(update={"intent": reply.intent}), message)
+
+    async def change(self, key: ConversationKey, owner: Ownership, fields: dict[str, Any], end: bool) -> Conversation:
+        sql = "SELECT brain.change_conversation($1, $2, $3, $4, $5, $6)"
+        row = await call(self._pool, sql, key.tenant, key.conversation, owner.epoch, owner.activation, fields, end)
+        return rows.conversation(row[0])
+
+    async def delete(self, key: ConversationKey, owner: Ownership) -> None:
+        sql = "SELECT brain.delete_conversation($1, $2, $3, $4)"
+        await call(self._pool, sql, key.tenant, key.conversation, owner.epoch, owner.activation)
+
+    async def replayed(self, key: ConversationKey, send: Send) -> AcceptedTurn | None:
+        async with reading(self._pool, key.tenant) as connection:
+            row = await connection.fetchrow(
+                "SELECT turn_id, body_hash FROM brain.idempotency WHERE tenant_id = $1 AND caller = $2 AND key = $3"
+                " AND created_at > now() - interval '24 hours'",
+                key.tenant,
+                send.caller,
+                send.idempotency_key,
+            )
+        if row is None:
+            return None
+        if row["body_hash"] != send.body_hash or row["turn_id"] is None:
+            raise IdempotencyMismatch()
+        return await self._replayed(key.tenant, row["turn_id"], replayed=True)
+
+    async def ended(self, tenant: str, turn_id: str) -> Ended | None:
+        turn, user_message, message = await self._turn(tenant, turn_id)
+        return Ended(turn, user_message, message) if turn.status.ended else None
+
+    async def _replayed(self, tenant: str, turn_id: str, replayed: bool) -> AcceptedTurn:
+        turn, user_message, _ = await self._turn(tenant, turn_id)
+        if user_message is None:
+            raise NotFound("the message of this turn was deleted")
+        return AcceptedTurn(turn, user_message, replayed)
+
+    async def _turn(self, tenant: str, turn_id: str) -> tuple[Turn, Message | None, Message | None]:
+        async with reading(self._pool, tenant) as connection:
+            row = await connection.fetchrow(
+                f"SELECT {rows.TURN} FROM brain.turns WHERE tenant_id = $1 AND id = $2", tenant, turn_id
+            )
+            if row is None:
+                raise NotFound()
+            messages = [
+                rows.message(message)
+                for message in await connection.fetch(
+                    f"SELECT {rows.MESSAGE} FROM {rows.MESSAGES}"
+                    " WHERE m.tenant_id = $1 AND m.conversation_id = $3 AND m.turn_id = $2",
+                    tenant,
+                    turn_id,
+                    row["conversation_id"],
+                )
+            ]
+        asked = next((message for message in messages if message.role == "user"), None)
+        reply = next((message for message in messages if message.role == "assistant"), None)
+        return rows.turn(row), asked, reply
+
+
+def _unfinished(row: dict[str, Any]) -> UnfinishedTurn:
+    turn = rows.turn(row)
+    asked = Message(
+        id=row["message_id"],
+        conversation_id=turn.conversation_id,
+        turn_id=turn.id,
+        seq=row["user_seq"],
+        role="user",
+        content=row["content"],
+        metadata=row["metadata"],
+        created_at=turn.created_at,
+    )
+    return UnfinishedTurn(
+        turn,
+        asked,
+        row["requested_model"],
+        row["parameters"],
+        row["live"],
+        row["understand"],
+        row["cancel_requested"],
+    )

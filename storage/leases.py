@@ -1,0 +1,32 @@
+"""Which hosts are alive (`domain.ports.Leases`). A lease is a row that its host renews."""
+
+from datetime import timedelta
+
+from domain.conversation import ConversationKey
+from storage.postgres import Pool, call, connection
+
+
+class PostgresLeases:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def renew(self, host: str) -> None:
+        await call(
+            self._pool,
+            "INSERT INTO brain.hosts AS h (id, renewed_at) VALUES ($1, clock_timestamp())"
+            " ON CONFLICT (id) DO UPDATE SET renewed_at = excluded.renewed_at",
+            host,
+        )
+
+    async def release(self, host: str) -> None:
+        await call(self._pool, "DELETE FROM brain.hosts WHERE id = $1", host)
+
+    async def orphans(self, lease: float, limit: int) -> list[ConversationKey]:
+        async with connection(self._pool) as lent:
+            found = await lent.fetch("SELECT * FROM brain.orphans($1, $2)", timedelta(seconds=lease), limit)
+        return [ConversationKey(row["tenant_id"], row["conversation_id"]) for row in found]
+
+    async def prune(self) -> None:
+        """Remove idempotency keys past their time, delivered outbox rows, and leases of hosts long gone."""
+        await call(self._pool, "SELECT brain.prune()")
+        await call(self._pool, "DELETE FROM brain.hosts WHERE renewed_at < now() - interval '1 hour'")

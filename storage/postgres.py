@@ -1,0 +1,121 @@
+"""The pool of connections, and the one place where the driver's errors become the domain's."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import orjson
+
+from domain.errors import CommitUnknown, ConversationBusy, ConversationEnded, Fenced, NotFound, Unavailable
+
+Pool = asyncpg.Pool
+Connection = asyncpg.pool.PoolConnectionProxy
+
+_REFUSALS: dict[str, type[Exception]] = {
+    "BR404": NotFound,
+    "BR409": ConversationEnded,
+    "BRBSY": ConversationBusy,
+    "BRFEN": Fenced,
+}
+_LOST = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+)
+_NOT_DONE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.ReadOnlySQLTransactionError)
+
+
+async def open_pool(url: str, size: int, min_size: int = 1) -> Pool:
+    """A pool of at most `size` connections in the role `brain_app`, which bypasses nothing.
+
+    It opens although the server is away: the first calls then raise `Unavailable`.
+    """
+    pool: Pool = asyncpg.create_pool(
+        url,
+        min_size=min_size,
+        max_size=size,
+        timeout=5,
+        command_timeout=10,
+        max_inactive_connection_lifetime=300,
+        init=_prepare,
+        server_settings={"role": "brain_app", "search_path": "brain", "application_name": "brain", "jit": "off"},
+    )
+    try:
+        await pool
+    except _LOST:
+        pool = asyncpg.create_pool(
+            url,
+            min_size=0,
+            max_size=size,
+            timeout=5,
+            command_timeout=10,
+            max_inactive_connection_lifetime=300,
+            init=_prepare,
+            server_settings={"role": "brain_app", "search_path": "brain", "application_name": "brain", "jit": "off"},
+        )
+        await pool
+    return pool
+
+
+async def _prepare(connection: Any) -> None:
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
+    )
+
+
+@asynccontextmanager
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection for one call. Raises `Unavailable` where none can be had: nothing was sent then."""
+    try:
+        lease = await pool.acquire(timeout=5)
+    except _LOST as error:
+        raise Unavailable("the database cannot be reached") from error
+    try:
+        yield lease
+    finally:
+        try:
+            await pool.release(lease, timeout=5)
+        except _LOST:
+            lease.terminate()
+
+
+async def call(pool: Pool, sql: str, *args: Any) -> Any:
+    """Run one writing statement, which is its own transaction, and give its row.
+
+    Raises the domain's refusals; `Unavailable` where nothing was written; `CommitUnknown` where nobody can tell.
+    """
+    async with connection(pool) as lease:
+        try:
+            return await lease.fetchrow(sql, *args)
+        except asyncpg.PostgresError as error:
+            raise _translate(error) from error
+        except _LOST as error:
+            raise CommitUnknown("the connection to the database broke during a commit") from error
+
+
+@asynccontextmanager
+async def reading(pool: Pool, tenant: str) -> AsyncIterator[Connection]:
+    """A transaction of one tenant; row-level security shows it that tenant's rows alone."""
+    async with connection(pool) as lease:
+        try:
+            async with lease.transaction():
+                await lease.execute("SELECT set_config('brain.tenant', $1, true)", tenant)
+                yield lease
+        except asyncpg.PostgresError as error:
+            raise _translate(error) from error
+        except _LOST as error:
+            raise Unavailable("the connection to the database broke") from error
+
+
+def _translate(error: asyncpg.PostgresError) -> Exception:
+    refusal = _REFUSALS.get(error.sqlstate or "")
+    if refusal is not None:
+        return refusal()
+    if isinstance(error, (*_NOT_DONE, *_LOST)):
+        return Unavailable("the database is not available now")
+    return error

@@ -1,0 +1,46 @@
+"""Rows of Postgres as the domain's entities."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+
+from domain.conversation import Conversation
+from domain.message import Intent, Message, Usage
+from domain.turn import Turn, TurnStatus
+
+Row = Mapping[str, Any] | asyncpg.Record
+
+CONVERSATION = "id, tenant_id, user_id, title, status, metadata, system_prompt, message_count, created_at, updated_at"
+MESSAGE = (
+    "m.id, m.conversation_id, m.turn_id, m.seq, m.role, m.content, m.status, m.model, m.usage, m.cost_usd,"
+    " m.citations, m.metadata, m.created_at, t.intent"
+)
+MESSAGES = "brain.messages m LEFT JOIN brain.turns t ON t.tenant_id = m.tenant_id AND t.id = m.turn_id"
+TURN = "id, conversation_id, status, attempt, model, error, usage, created_at, completed_at"
+
+
+def conversation(row: Row) -> Conversation:
+    return Conversation.model_validate({name: row[name] for name in CONVERSATION.split(", ")})
+
+
+def message(row: Row) -> Message:
+    return Message.model_validate({**row, "object": "message"})
+
+
+def turn(row: Row) -> Turn:
+    return Turn(
+        id=row["id"],
+        conversation_id=row["conversation_id"],
+        status=TurnStatus(row["status"]),
+        attempt=row["attempt"],
+        model=row["model"],
+        error=row["error"],
+        usage=row["usage"] and Usage.model_validate(row["usage"]),
+        created_at=row["created_at"],
+        completed_at=row["completed_at"],
+    )
+
+
+def intent(value: dict[str, Any] | None) -> Intent | None:
+    return None if value is None else Intent.model_validate(value)
