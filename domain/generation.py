@@ -14,7 +14,8 @@ class GenerationRequest:
 
     `n` is the last event number that the caller knows of in the attempt's journal. `live` asks for each delta at once;
     otherwise they are journalled in larger batches. `messages` have OpenAI's shape. `intent` chooses the template of
-    the built-in model. `chain` are the models that may answer instead, in order, before the first delta.
+    the built-in model. `chain` are the models that may answer instead, in order, before the first delta. `join`: never
+    start it, answer `elsewhere` if it does not run here.
     """
 
     tenant: str
@@ -28,6 +29,7 @@ class GenerationRequest:
     n: int = 0
     live: bool = True
     journal: bool = True
+    join: bool = False
 
     @property
     def name(self) -> str:

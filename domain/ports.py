@@ -176,8 +176,10 @@ class Journal(Protocol):
 class Follower(Protocol):
     """Reads the journals of many turns at once."""
 
-    def follow(self, tenant: str, turn_id: str, position: Position) -> AsyncIterator[list[Event]]:
+    def follow(self, tenant: str, turn_id: str, position: Position, kept: bool = True) -> AsyncIterator[list[Event]]:
         """Events after `position` as they come, across attempts; ends after the terminal one.
+
+        A generation that is not `kept` has no terminal event: its stream ends where the generation has ended.
 
         An empty list where nothing came for some seconds: look into Postgres whether the turn has ended. Raises
         `JournalUnavailable`, and `Overloaded` for a reader so slow that it would hold memory.
@@ -192,7 +194,7 @@ class Hosts(Protocol):
     """
 
     async def send(self, send: Send) -> Accepted | Ended:
-        """`Accepted` once the turn stands in Postgres; `Ended` for `wait`, and for a replay of a turn that has ended."""
+        """`Accepted` once the turn stands in Postgres; `Ended` for `wait`, and for a replay of an ended turn."""
         ...
 
     async def change(self, change: Change) -> Conversation: ...

@@ -1,0 +1,156 @@
+"""Holds thousands of conversation actors in one Serve replica, renews its lease, and takes over from dead hosts."""
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+
+from actors.conversation import ConversationActor
+from actors.parts import HostLimits, Parts
+from domain.commands import Accepted, Change, Ended, Send
+from domain.conversation import Conversation, ConversationKey
+from domain.errors import BrainError, Fenced, Overloaded, Unavailable
+from domain.model import Catalog
+from domain.ports import Classifier, ConversationStore, Journal, LanguageModel, Leases
+
+log = logging.getLogger("brain.host")
+Resume = Callable[[ConversationKey], Awaitable[None]]
+
+
+class ConversationHost:
+    """`resume` reaches the current host of a conversation, which may be this one. Call `start` before the first use."""
+
+    def __init__(
+        self,
+        store: ConversationStore,
+        leases: Leases,
+        journal: Journal,
+        llm: LanguageModel,
+        classifier: Classifier,
+        catalog: Catalog,
+        resume: Resume,
+        limits: HostLimits | None = None,
+    ) -> None:
+        self.id = str(uuid.uuid4())
+        self.parts = Parts(self.id, store, journal, llm, classifier, catalog, limits or HostLimits())
+        self._leases, self._resume = leases, resume
+        self._actors: OrderedDict[ConversationKey, ConversationActor] = OrderedDict()
+        self._loops: list[asyncio.Task[None]] = []
+        self._renewed = 0.0
+        self._leased_since = 0.0
+        self._stopping = False
+
+    async def start(self) -> None:
+        try:
+            await self._renew()
+        except BrainError as error:
+            log.warning("no lease yet: %s", error)
+        self._loops = [
+            asyncio.create_task(self._every(self.parts.limits.lease / 3, self._renew)),
+            asyncio.create_task(self._every(self.parts.limits.lease / 3, self._sweep)),
+            asyncio.create_task(self._every(1.0, self._put_away)),
+        ]
+
+    async def stop(self) -> None:
+        """Give the conversations back: callers repeat elsewhere, and the next owners take the turns over at once."""
+        self._stopping = True
+        for loop in self._loops:
+            loop.cancel()
+        for actor in list(self._actors.values()):
+            actor.stop(Fenced("this host is stopping"))
+        try:
+            await self._leases.release(self.id)
+        except BrainError as error:
+            log.warning("the lease was not given back: %s", error)
+
+    def configure(self, catalog: Catalog) -> None:
+        self.parts.catalog = catalog
+
+    async def send(self, send: Send) -> Accepted | Ended:
+        if sum(actor.waiting for actor in self._actors.values() if actor.waiting) >= self.parts.limits.waiting:
+            raise Overloaded()
+        return await self._actor(send.key).send(send)
+
+    async def change(self, change: Change) -> Conversation:
+        return await self._actor(change.key).change(change)
+
+    async def delete(self, key: ConversationKey) -> None:
+        await self._actor(key).delete()
+
+    async def cancel(self, key: ConversationKey, turn_id: str) -> None:
+        """Never activates: if the conversation is not here, its owner or the next one reads the wish in Postgres."""
+        actor = self._actors.get(key)
+        if actor is not None:
+            await actor.cancel(turn_id)
+
+    async def resume(self, key: ConversationKey) -> None:
+        await self._actor(key).resume()
+
+    @property
+    def hot(self) -> int:
+        return len(self._actors)
+
+    @property
+    def hot_bytes(self) -> int:
+        return sum(actor.size for actor in self._actors.values())
+
+    @property
+    def unfinished(self) -> int:
+        return sum(len(actor.turns) for actor in self._actors.values())
+
+    def _actor(self, key: ConversationKey) -> ConversationActor:
+        if self._stopping:
+            raise Unavailable("this host is stopping")
+        actor = self._actors.get(key)
+        if actor is None:
+            actor = self._actors[key] = ConversationActor(key, self.parts, self._discard)
+        else:
+            self._actors.move_to_end(key)
+        return actor
+
+    def _discard(self, actor: ConversationActor) -> None:
+        if self._actors.get(actor.key) is actor:
+            del self._actors[actor.key]
+
+    async def _renew(self) -> None:
+        began = time.monotonic()
+        await self._leases.renew(self.id)
+        if began - self._renewed > self.parts.limits.lease:
+            self._leased_since = began
+        self._renewed = began
+
+    async def _sweep(self) -> None:
+        """Send the unfinished turns of dead hosts to their current hosts. After an outage everybody's lease has run
+        out: wait one lease, so that the living can renew theirs."""
+        now = time.monotonic()
+        if now - self._renewed > self.parts.limits.lease or now - self._leased_since < self.parts.limits.lease:
+            return
+        keys = await self._leases.orphans(self.parts.limits.lease, 100)
+        found = await asyncio.gather(*(self._resume(key) for key in keys), return_exceptions=True)
+        for key, error in zip(keys, found, strict=True):
+            if isinstance(error, BaseException):
+                log.warning("taking over failed", extra={"conversation_id": key.conversation, "error": repr(error)})
+
+    async def _put_away(self) -> None:
+        """Put idle conversations away, and the least recently used ones while memory is short."""
+        horizon = time.monotonic() - self.parts.limits.idle
+        size = self.hot_bytes
+        for key, actor in list(self._actors.items()):
+            if actor.touched > horizon and size <= self.parts.limits.hot_bytes:
+                break
+            if actor.quiet:
+                del self._actors[key]
+                size -= actor.size
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds * random.uniform(0.8, 1.2))
+            try:
+                await work()
+            except BrainError as error:
+                log.warning("%s: %s", work.__name__, error)
+            except Exception:
+                log.exception("%s failed", work.__name__)

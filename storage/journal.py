@@ -1,0 +1,130 @@
+"""The journal of running turns in Redis Streams (`domain.ports.Journal`): one stream an attempt.
+
+Event `n` has the entry id `n-0`, so a reader resumes after any event with one range. Marks that readers of the journal
+need and clients never see ('.sealed': the generation has ended; '.next': another attempt has begun) lie between, at
+`n-1`, `n-2` … A claim with a time to live is the writer's heartbeat.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from domain.errors import JournalUnavailable
+from domain.events import DELTA, Event
+from domain.generation import GenerationRequest, Outcome
+from domain.ports import Progress
+from storage.redis import Pipeline
+
+SEALED, NEXT = ".sealed", ".next"
+_OUTCOME = TypeAdapter(Outcome)
+_SCRIPTS = {name: (Path(__file__).parent / "lua" / f"{name}.lua").read_text() for name in ("append", "claim")}
+_SHA = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SCRIPTS.items()}
+_NAMES: dict[bytes, str] = {}
+
+
+def stream_key(tenant: str, turn_id: str, attempt: int) -> str:
+    """The braces make Redis Cluster keep a turn's keys together."""
+    return f"brain:{tenant}:{{{turn_id}}}:{attempt}"
+
+
+def read_entry(turn_id: str, attempt: int, entry: Sequence[Any]) -> tuple[str, Event]:
+    """The kind and the event of a stream's entry; of a mark, the event carries its payload as `mark`."""
+    entry_id, fields = entry
+    kind_bytes, payload = fields[1], fields[3]
+    kind = _NAMES.get(kind_bytes) or _NAMES.setdefault(kind_bytes, kind_bytes.decode())
+    n = int(entry_id.partition(b"-")[0])
+    if kind == DELTA:
+        return kind, Event(turn_id, attempt, n, kind, {"text": payload.decode()})
+    if kind.startswith("."):
+        return kind, Event(turn_id, attempt, n, kind, {"mark": payload})
+    return kind, Event(turn_id, attempt, n, kind, orjson.loads(payload))
+
+
+class RedisJournal:
+    """`ttl`: seconds that a stream outlives its last event; `claim`: seconds without a heartbeat until it is dead."""
+
+    def __init__(self, redis: Redis, ttl: int = 900, claim: float = 3.0) -> None:
+        self._pipeline = Pipeline(redis)
+        self._ttl, self._claim_ms = ttl, int(claim * 1000)
+
+    async def append(
+        self, tenant: str, turn_id: str, attempt: int, events: Sequence[tuple[str, dict[str, Any]]], after: int = 0
+    ) -> int | None:
+        pairs = [part for kind, data in events for part in (kind, orjson.dumps(data))]
+        return await self._append(stream_key(tenant, turn_id, attempt), after, "", pairs)
+
+    async def claim(self, request: GenerationRequest, writer: str) -> bool:
+        key = stream_key(request.tenant, request.turn_id, request.attempt)
+        return bool(await self._script("claim", key, writer, self._claim_ms))
+
+    async def write(self, request: GenerationRequest, writer: str, deltas: Sequence[str], after: int) -> int | None:
+        pairs = [part for text in deltas for part in (DELTA, text)]
+        return await self._append(stream_key(request.tenant, request.turn_id, request.attempt), after, writer, pairs)
+
+    async def beat(self, names: Sequence[GenerationRequest], writer: str) -> None:
+        beats = [self.write(request, writer, (), 0) for request in names]
+        for beat in beats:
+            await beat
+
+    async def seal(self, request: GenerationRequest, writer: str, outcome: Outcome) -> None:
+        key = stream_key(request.tenant, request.turn_id, request.attempt)
+        body = {**_OUTCOME.dump_python(outcome, mode="json"), "text": ""}  # the text stands in the deltas
+        await self._append(key, 0, writer, [SEALED, orjson.dumps(body)])
+
+    async def supersede(self, tenant: str, turn_id: str, attempt: int) -> None:
+        await self._append(stream_key(tenant, turn_id, attempt), 0, "", [NEXT, b""])
+
+    async def progress(self, tenant: str, turn_id: str, attempt: int) -> Progress:
+        key = stream_key(tenant, turn_id, attempt)
+        entries_answer = self._pipeline.send("XRANGE", key, "-", "+")
+        claim_answer = self._pipeline.send("EXISTS", key + ":claim")
+        try:
+            entries, alive = await entries_answer, bool(await claim_answer)
+        except ResponseError as error:
+            raise JournalUnavailable(str(error)) from error
+        events, sealed = [], None
+        for entry in _pairs(entries):
+            kind, event = read_entry(turn_id, attempt, entry)
+            if kind == SEALED:
+                sealed = _OUTCOME.validate_json(event.data["mark"])
+            elif kind != NEXT:
+                events.append(event)
+        return Progress(events, sealed, alive)
+
+    async def ping(self) -> None:
+        await self._pipeline.send("PING")
+
+    async def close(self) -> None:
+        await self._pipeline.close()
+
+    async def _append(self, key: str, after: int, writer: str, pairs: Sequence[Any]) -> int | None:
+        n = int(await self._script("append", key, after, self._ttl, writer, self._claim_ms, *pairs))
+        return n if n >= 0 else None
+
+    async def _script(self, name: str, key: str, *args: Any) -> Any:
+        try:
+            return await self._pipeline.send("EVALSHA", _SHA[name], 2, key, key + ":claim", *args)
+        except NoScriptError:
+            return await self._evaluate(name, key, *args)
+        except ResponseError as error:
+            raise JournalUnavailable(str(error)) from error
+
+    async def _evaluate(self, name: str, key: str, *args: Any) -> Any:
+        try:
+            return await self._pipeline.send("EVAL", _SCRIPTS[name], 2, key, key + ":claim", *args)
+        except ResponseError as error:
+            raise JournalUnavailable(str(error)) from error
+
+
+def _pairs(entries: Any) -> list[tuple[bytes, list[bytes]]]:
+    """redis-py's parsed entries back as [id, [field, value, …]], the shape of the wire."""
+    return [
+        (entry[0], [part for pair in entry[1].items() for part in pair] if isinstance(entry[1], dict) else entry[1])
+        for entry in entries or ()
+    ]

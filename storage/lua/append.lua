@@ -1,0 +1,49 @@
+-- Append events to the stream of an attempt and number them without a gap, whoever writes.
+-- KEYS: stream, claim. ARGV: known last n, ttl (s), writer ('' if none), claim (ms), then pairs of type and payload.
+-- Types that begin with a dot are marks for readers of the journal: they take no number (id n-1, n-2 ...).
+-- Returns the last n; -1: the stream no longer holds n events; -2: another writer has the claim; -3: it has ended.
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local n, sub, state = 0, 0, ''
+if last then
+    local a, b = string.match(last[1], '(%d+)-(%d+)')
+    n, sub, state = tonumber(a), tonumber(b), last[2][2]
+end
+if n < tonumber(ARGV[1]) then
+    return -1
+end
+if ARGV[3] ~= '' then
+    local holder = redis.call('GET', KEYS[2])
+    if holder and holder ~= ARGV[3] then
+        return -2
+    end
+end
+local terminal = { ['turn.completed'] = true, ['turn.failed'] = true, ['turn.cancelled'] = true }
+local ttl = ARGV[2]
+for i = 5, #ARGV, 2 do
+    local kind = ARGV[i]
+    if terminal[state] or state == '.next' then
+        return -3
+    end
+    if state == '.sealed' and not terminal[kind] and kind ~= '.next' then
+        return -3
+    end
+    if string.sub(kind, 1, 1) == '.' then
+        sub = sub + 1
+    else
+        n, sub = n + 1, 0
+    end
+    redis.call('XADD', KEYS[1], n .. '-' .. sub, 't', kind, 'd', ARGV[i + 1])
+    state = kind
+    if terminal[kind] then
+        ttl = '30'
+    end
+end
+if #ARGV > 5 then
+    redis.call('EXPIRE', KEYS[1], ttl)
+end
+if state == '.sealed' then
+    redis.call('DEL', KEYS[2])
+elseif ARGV[3] ~= '' then
+    redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
+end
+return n

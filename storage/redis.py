@@ -1,0 +1,69 @@
+"""Redis: what may vanish. One pipeline carries whatever waits, so that many turns share a round trip."""
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from domain.errors import JournalUnavailable
+
+
+def open_redis(url: str, timeout: float = 2.0) -> Redis:
+    """A client that connects at its first call and never retries by itself. `timeout`: seconds for an answer."""
+    return Redis.from_url(
+        url,
+        protocol=2,
+        socket_connect_timeout=timeout,
+        socket_timeout=timeout,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+class Pipeline:
+    """Sends commands in the order they are given; those that come while a batch is under way form the next one."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    def send(self, *command: Any) -> asyncio.Future[Any]:
+        """The answer of one command. It is a `JournalUnavailable`, or Redis's own `ResponseError`, if it failed."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, future))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._drain())
+        return future
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            pipeline = self._redis.pipeline(transaction=False)
+            for command, _ in batch:
+                pipeline.execute_command(*command)
+            try:
+                answers = await pipeline.execute(raise_on_error=False)
+            except (TimeoutError, RedisError, OSError) as error:
+                answers = [JournalUnavailable(f"Redis cannot be reached ({type(error).__name__})")] * len(batch)
+            except asyncio.CancelledError:
+                for _, future in batch:
+                    future.cancel()
+                raise
+            for (_, future), answer in zip(batch, answers, strict=True):
+                if future.done():
+                    continue
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+
+    async def close(self) -> None:
+        """Send what waits, then close the connections."""
+        if self._sender is not None:
+            await asyncio.gather(self._sender, return_exceptions=True)
+        await self._redis.aclose()
