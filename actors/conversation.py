@@ -5,24 +5,27 @@ served. It runs only while something waits, so that a quiet conversation costs n
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar, cast
 
 from actors.parts import Parts
 from actors.recovery import bring_to_end
-from actors.run import TurnRun, opening
+from actors.run import TurnRun, failure, opening
 from actors.turn import LiveTurn
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.context import Remembered
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BrainError, Fenced, JournalUnavailable, NotFound, Overloaded, Retryable, Unavailable
-from domain.events import CANCELLED, COMPLETED, FAILED
+from domain.events import CANCELLED, COMPLETED, FAILED, Layout
 from domain.ports import AcceptedTurn, Ownership, Reply
 from domain.turn import TurnStatus
 
+log = logging.getLogger("brain.conversation")
 T = TypeVar("T")
 Work = Callable[[], Awaitable[Any]]
 PATIENCE = (0.05, 0.2, 0.75)  # seconds between tries of an accept
@@ -67,9 +70,9 @@ class ConversationActor:
         if send.on_busy == "interrupt":
             found = await self._do(partial(self._interrupt, send))
             if isinstance(found, AcceptedTurn):
-                return await self._answer(send, found)
+                return await self._answer(send, found, self.turns.get(found.turn.id))
             await asyncio.gather(*(asyncio.shield(live.done) for live in found), return_exceptions=True)
-        return await self._answer(send, await self._do(partial(self._accept, send)))
+        return await self._answer(send, *await self._do(partial(self._accept, send)))
 
     async def cancel(self, turn_id: str) -> None:
         live = await self._do(partial(self._cancel, turn_id))
@@ -91,10 +94,6 @@ class ConversationActor:
         """Whether it may be put away: nothing waits and no turn is unfinished."""
         return not self.turns and not self._mailbox and (self._consumer is None or self._consumer.done())
 
-    @property
-    def waiting(self) -> int:
-        return len(self._mailbox)
-
     def stop(self, error: BrainError) -> None:
         """End here: whoever waits gets `error`. Accepted turns stay for the next owner; their generations run on."""
         if self.stopped is not None:
@@ -102,8 +101,8 @@ class ConversationActor:
         self.stopped = error
         while self._mailbox:
             _, future = self._mailbox.popleft()
-            if not future.done():
-                future.set_exception(error)
+            self.parts.waiting -= 1
+            _settle(future, error)
         for live in self.turns.values():
             if live.task is not None:
                 live.task.cancel()
@@ -124,6 +123,7 @@ class ConversationActor:
         else:
             self.touched = time.monotonic()
             self._mailbox.append((work, future))
+            self.parts.waiting += 1
             if self._consumer is None or self._consumer.done():
                 self._consumer = asyncio.create_task(self._consume())
         return future
@@ -131,6 +131,7 @@ class ConversationActor:
     async def _consume(self) -> None:
         while self._mailbox and self.stopped is None:
             work, future = self._mailbox.popleft()
+            self.parts.waiting -= 1
             try:
                 if self._owner is None:
                     await self._activate()
@@ -169,12 +170,12 @@ class ConversationActor:
             await self._cancel(live.id)
         return interrupted
 
-    async def _accept(self, send: Send) -> AcceptedTurn:
+    async def _accept(self, send: Send) -> tuple[AcceptedTurn, LiveTurn | None]:
         if len(self.turns) >= self.parts.limits.unfinished:
             found = await self.parts.store.replayed(self.key, send)
             if found is None:
                 raise Overloaded("too many turns of this conversation are unfinished")
-            return found
+            return found, self.turns.get(found.turn.id)
         accepted = await self._accept_patiently(send)
         if accepted.turn.id not in self.turns and not accepted.turn.status.ended:
             asked = UnfinishedTurn(
@@ -186,7 +187,7 @@ class ConversationActor:
                 self._run(live, inherited=False)
             else:
                 live.task = asyncio.create_task(self._turn_run(live).say(opening(live)))
-        return accepted
+        return accepted, self.turns.get(accepted.turn.id)
 
     async def _accept_patiently(self, send: Send) -> AcceptedTurn:
         """Accept, again after a lost connection: the key makes a repeated accept find what the first one committed."""
@@ -208,19 +209,20 @@ class ConversationActor:
             if live.task is not None:
                 await asyncio.gather(live.task, return_exceptions=True)
             run = self._turn_run(live)
-            layout = [live.said[n] for n in sorted(live.said)]
+            layout: Layout = [live.said[n] for n in sorted(live.said)]
             reply = Reply("cancelled", "", "", None, None, None, None, None, layout or None, {}, self._window_from)
             await self._finish(live, run, reply)
-        elif live.request is not None:
+        else:
             live.trace["cancelling"] = asyncio.create_task(self._tell_model(live))
         return live
 
     async def _tell_model(self, live: LiveTurn) -> None:
-        if live.request is not None:
-            try:
-                await self.parts.llm.cancel(live.request)
-            except Retryable:
-                return  # its process is gone: recovery finds the turn cancelled
+        """Ask for the generation's end until the turn has one: the first wish may come before the generation does."""
+        while not live.done.done():
+            if live.request is not None:
+                with suppress(Retryable):  # its process is gone: recovery finds the turn cancelled
+                    await self.parts.llm.cancel(live.request)
+            await asyncio.wait([live.done], timeout=0.3)
 
     async def _change(self, change: Change) -> Conversation:
         store = self.parts.store
@@ -230,7 +232,9 @@ class ConversationActor:
     async def _delete(self) -> None:
         await self.parts.store.delete(self.key, self._ownership)
         for live in self.turns.values():
-            await self._tell_model(live)
+            if live.request is not None:
+                with suppress(Retryable):
+                    await self.parts.llm.cancel(live.request)
         self.stop(NotFound("the conversation was deleted"))
 
     async def _finish(self, live: LiveTurn, run: TurnRun, reply: Reply) -> None:
@@ -280,12 +284,20 @@ class ConversationActor:
 
     async def _drive(self, live: LiveTurn, inherited: bool) -> None:
         run = self._turn_run(live)
-        outcome, layout = await bring_to_end(
-            run, inherited, lambda turn: self._until_done(partial(self._next_attempt, turn))
-        )
+        layout: Layout | None = None
+        try:
+            outcome, layout = await bring_to_end(
+                run, inherited, lambda turn: self._until_done(partial(self._next_attempt, turn))
+            )
+        except Fenced:
+            return  # the next owner brings it to its end
+        except Exception:
+            log.exception("a turn failed by a defect", extra={"turn_id": live.id})
+            outcome = failure(BrainError("an internal error ended this turn"), live.id)
         if not live.opened.done():
             live.opened.set_result(layout is not None)
-        await self._until_done(partial(self._finish, live, run, run.reply(outcome, layout)))
+        with suppress(Fenced, NotFound):
+            await self._until_done(partial(self._finish, live, run, run.reply(outcome, layout)))
 
     async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:
         """Through the mailbox, again while the database is away. Ends with `Fenced` when another host took over."""
@@ -301,8 +313,7 @@ class ConversationActor:
         conversation = cast(Conversation, self._conversation)
         return TurnRun(self.parts, self.key, live, conversation, self._window, self._window_from)
 
-    async def _answer(self, send: Send, accepted: AcceptedTurn) -> Accepted | Ended:
-        live = self.turns.get(accepted.turn.id)
+    async def _answer(self, send: Send, accepted: AcceptedTurn, live: LiveTurn | None) -> Accepted | Ended:
         if live is None:
             ended = await self.parts.store.ended(self.key.tenant, accepted.turn.id)
             if ended is None:

@@ -70,7 +70,7 @@ class ConversationHost:
         self.parts.catalog = catalog
 
     async def send(self, send: Send) -> Accepted | Ended:
-        if sum(actor.waiting for actor in self._actors.values() if actor.waiting) >= self.parts.limits.waiting:
+        if self.parts.waiting >= self.parts.limits.waiting:
             raise Overloaded()
         return await self._actor(send.key).send(send)
 

@@ -16,6 +16,7 @@ class HostLimits:
     waiting: int = 20_000
     unfinished: int = 100
     classify_timeout: float = 2.0
+    admission: float = 30  # how long an accepted turn waits for a place at its model
     lease: float = 3.0
     context_messages: int = 100
 
@@ -31,3 +32,4 @@ class Parts:
     classifier: Classifier
     catalog: Catalog
     limits: HostLimits
+    waiting: int = 0  # messages in all mailboxes

@@ -5,6 +5,7 @@ text and finish), alive (its heartbeat is fresh: join it and wait), or dead (its
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from actors.parts import Parts
 from actors.run import TurnRun, failure, opening
 from actors.turn import LiveTurn
 from domain.conversation import ConversationKey
-from domain.errors import GenerationError, JournalUnavailable, NotFound, Unavailable
+from domain.errors import GenerationError, JournalUnavailable, NotFound, Overloaded, Unavailable
 from domain.events import ACCEPTED, DELTA, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.message import Intent
@@ -33,6 +34,7 @@ async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt)
             else:
                 found = await _begin(run, opening(live) if live.n == 0 else [])
         except Unavailable:
+            await asyncio.sleep(POLL)
             found = await _inherit(run)
         if found is not None:
             return found
@@ -52,10 +54,19 @@ async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt)
 async def _begin(run: TurnRun, first: list[tuple[str, dict[str, object]]]) -> tuple[Outcome, Layout | None] | None:
     """Start the current attempt; None if it must be followed by another one."""
     live = run.live
-    try:
-        outcome = await run.generate(first)
-    except NotFound as error:
-        outcome = failure(error, live.id)
+    deadline = time.monotonic() + run.parts.limits.admission
+    while True:
+        try:
+            outcome = await run.generate(first if live.n == 0 else [])
+            break
+        except NotFound as error:
+            outcome = failure(error, live.id)
+            break
+        except Overloaded as error:  # the turn stands in Postgres: it waits for its place at the model
+            if time.monotonic() > deadline or live.cancelled:
+                outcome = failure(error, live.id)
+                break
+            await asyncio.sleep(POLL)
     if outcome.ending == "elsewhere":
         return await _inherit(run)
     model = run.selection.route.model if run.selection else None
@@ -86,11 +97,11 @@ async def _inherit(run: TurnRun) -> tuple[Outcome, Layout | None] | None:
             except Unavailable:
                 outcome = Outcome("elsewhere")
             if outcome.ending != "elsewhere":
-                return outcome, live.layout(outcome) or (progress and _layout(progress))
+                return outcome, live.layout(outcome) or (_layout(progress) if progress else None)
             if progress is None:
                 return None
             await asyncio.sleep(POLL)
-        elif any(event.type == DELTA for event in progress.events) or live.cancelled:
+        elif progress.closed or live.cancelled or any(event.type == DELTA for event in progress.events):
             return None
         else:  # nothing was said yet: the same attempt begins again
             first = opening(live) if not progress.events else []

@@ -48,10 +48,10 @@ class TurnRun:
                 if self._understanding is not None:
                     await self._understanding
                 self.selection = self._select()
-                await self.say([self._chosen(self.selection)])
+                await self.say(self._chosen(self.selection))
             else:
                 self.selection = self._select()
-                await self.say([*opening, self._chosen(self.selection)])
+                await self.say([*opening, *self._chosen(self.selection)])
             if self.live.cancelled:
                 return Outcome("cancelled")
             request = self._request(self.selection)
@@ -65,6 +65,8 @@ class TurnRun:
         """Append the owner's events. A journal that is away costs the stream its deltas, never the turn."""
         live = self.live
         n: int | None = None
+        if not events:
+            return
         try:
             n = await self.parts.journal.append(self.key.tenant, live.id, live.attempt, events, live.n)
         except JournalUnavailable:
@@ -101,8 +103,11 @@ class TurnRun:
     def _select(self) -> Selection:
         return select(self.parts.catalog, self.live.asked.requested_model, self.live.intent)
 
-    def _chosen(self, selection: Selection) -> tuple[str, dict[str, Any]]:
-        return MODEL, {"model": selection.route.id, "reason": selection.reason}
+    def _chosen(self, selection: Selection) -> list[tuple[str, dict[str, Any]]]:
+        """The event that names the model, unless an earlier owner of this attempt has named it."""
+        if any(said["type"] == MODEL for said in self.live.said.values()):
+            return []
+        return [(MODEL, {"model": selection.route.id, "reason": selection.reason})]
 
     def _request(self, selection: Selection) -> GenerationRequest:
         model, asked = selection.route.model, self.live.asked
@@ -150,10 +155,13 @@ class TurnRun:
     def _trace(self, outcome: Outcome) -> dict[str, Any]:
         live, selection = self.live, self.selection
         first = next((a.first_token_ms for a in outcome.attempts if a.status == "ok"), None)
-        timings = {"total": (time.monotonic() - live.began) * 1000, "classify": self._marks.get("classify_ms")}
+        timings: dict[str, float | None] = {
+            "total": (time.monotonic() - live.began) * 1000,
+            "classify": self._marks.get("classify_ms"),
+        }
         if "generation" in self._marks:
-            timings["before_generation"] = (self._marks["generation"] - live.began) * 1000
-            timings["first_token"] = None if first is None else timings["before_generation"] + first
+            before = timings["before_generation"] = (self._marks["generation"] - live.began) * 1000
+            timings["first_token"] = None if first is None else before + first
         return {
             "turn_id": live.id,
             "intent": live.intent and live.intent.model_dump(),

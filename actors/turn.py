@@ -56,7 +56,7 @@ class LiveTurn:
     def layout(self, outcome: Outcome) -> Layout | None:
         """What the attempt's stream was, from what each side wrote; None if there is a hole in it."""
         entries: dict[int, int | dict[str, Any]] = dict(self.said)
-        entries.update({n: length for n, length in outcome.deltas})
+        entries.update(dict(outcome.deltas))
         entries.update({n: {"type": "turn.model", "model": m, "reason": r} for n, m, r in outcome.models})
         if not entries:
             return unjournalled()

@@ -128,11 +128,13 @@ class Leases(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the journal holds of an attempt. `sealed`: how the generation ended; `alive`: its heartbeat is fresh."""
+    """What the journal holds of an attempt. `sealed`: how the generation ended; `alive`: its heartbeat is fresh;
+    `closed`: nothing more can be said in this attempt."""
 
     events: list[Event]
     sealed: Outcome | None
     alive: bool
+    closed: bool = False
 
 
 class Journal(Protocol):

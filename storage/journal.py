@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from domain.errors import JournalUnavailable
-from domain.events import DELTA, Event
+from domain.events import DELTA, TERMINAL, Event
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Progress
 from storage.redis import Pipeline
@@ -88,14 +88,15 @@ class RedisJournal:
             entries, alive = await entries_answer, bool(await claim_answer)
         except ResponseError as error:
             raise JournalUnavailable(str(error)) from error
-        events, sealed = [], None
+        events, sealed, closed = [], None, False
         for entry in _pairs(entries):
             kind, event = read_entry(turn_id, attempt, entry)
             if kind == SEALED:
                 sealed = _OUTCOME.validate_json(event.data["mark"])
             elif kind != NEXT:
                 events.append(event)
-        return Progress(events, sealed, alive)
+            closed = kind == NEXT or kind in TERMINAL
+        return Progress(events, sealed, alive, closed)
 
     async def ping(self) -> None:
         await self._pipeline.send("PING")

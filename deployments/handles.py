@@ -1,0 +1,149 @@
+"""The domain's ports over Serve's deployment handles.
+
+Domain errors cross as data (`Refused`), never as exceptions: what Serve does to an exception depends on its transport.
+Whatever else a call raises means that its replica could not answer; every call here may be repeated.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from ray.serve.exceptions import BackPressureError
+from ray.serve.handle import DeploymentHandle
+
+from domain import errors
+from domain.commands import Accepted, Change, Ended, Refused, Send
+from domain.conversation import Conversation, ConversationKey
+from domain.embedding import Embedding
+from domain.errors import BrainError, Fenced, Overloaded, Unavailable
+from domain.generation import GenerationRequest, Outcome
+from domain.ports import Understanding
+
+log = logging.getLogger("brain.handles")
+T = TypeVar("T")
+
+
+async def answered(work: Awaitable[T]) -> T | Refused:
+    """On the replica: the result, or the domain's error as data."""
+    try:
+        return await work
+    except BrainError as error:
+        return Refused(type(error).__name__, str(error), isinstance(error, errors.Retryable))
+
+
+def settled(answer: T | Refused) -> T:
+    """At the caller: the result, or the domain's error raised."""
+    if isinstance(answer, Refused):
+        raise getattr(errors, answer.error, BrainError)(answer.message)
+    return answer
+
+
+async def ask(call: Callable[[], Awaitable[Any]]) -> Any:
+    """One call of a handle. Raises the domain's errors; `Unavailable` where the replica could not answer."""
+    try:
+        return settled(await call())
+    except BrainError:
+        raise
+    except BackPressureError as error:
+        raise Overloaded("too many calls are waiting") from error
+    except Exception as error:
+        log.warning("a replica could not answer: %s", type(error).__name__)
+        raise Unavailable("a part of the service could not answer") from error
+
+
+class HandleHosts:
+    """Conversations' hosts (`domain.ports.Hosts`). Each conversation is a session, so its calls meet at one replica.
+
+    A fenced call is repeated `fenced` times; one whose replica died, for `patience` seconds.
+    """
+
+    def __init__(self, handle: DeploymentHandle, fenced: int = 3, patience: float = 8.0) -> None:
+        self._handle, self._fenced, self._patience = handle, fenced, patience
+
+    async def send(self, send: Send) -> Accepted | Ended:
+        found: Accepted | Ended = await self._repeat(send.key, lambda handle: handle.send.remote(send))
+        return found
+
+    async def change(self, change: Change) -> Conversation:
+        found: Conversation = await self._repeat(change.key, lambda handle: handle.change.remote(change))
+        return found
+
+    async def delete(self, key: ConversationKey) -> None:
+        await self._repeat(key, lambda handle: handle.delete.remote(key))
+
+    async def cancel(self, key: ConversationKey, turn_id: str) -> None:
+        await self._repeat(key, lambda handle: handle.cancel.remote(key, turn_id))
+
+    async def resume(self, key: ConversationKey) -> None:
+        await ask(lambda: self._session(key).resume.remote(key))
+
+    def _session(self, key: ConversationKey) -> Any:
+        return self._handle.options(session_id=key.session)
+
+    async def _repeat(self, key: ConversationKey, call: Callable[[Any], Awaitable[Any]]) -> Any:
+        deadline, fenced = time.monotonic() + self._patience, 0
+        handle = self._session(key)
+        while True:
+            try:
+                return await ask(lambda: call(handle))
+            except Fenced as error:
+                fenced += 1
+                if fenced > self._fenced:
+                    raise Unavailable("the conversation is moving between hosts") from error
+            except errors.CommitUnknown:
+                raise
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.05 * (fenced + 1))
+
+
+class HandleLanguageModel:
+    """Generations in another replica (`domain.ports.LanguageModel`); a turn's calls meet at one replica."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def generate(self, request: GenerationRequest) -> Outcome:
+        handle = self._handle.options(session_id=request.turn_id)
+        outcome: Outcome = await ask(lambda: handle.generate.remote(request))
+        return outcome
+
+    async def cancel(self, request: GenerationRequest) -> None:
+        handle = self._handle.options(session_id=request.turn_id)
+        await ask(lambda: handle.cancel.remote(request))
+
+
+class HandleClassifier:
+    """`domain.ports.Classifier` over a handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def classify(self, text: str) -> Understanding:
+        found: Understanding = await ask(lambda: self._handle.classify.remote(text))
+        return found
+
+
+class HandleEmbedder:
+    """`domain.ports.Embedder` over a handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+
+    async def embed(self, text: str) -> Embedding:
+        found: Embedding = await ask(lambda: self._handle.embed.remote(text))
+        return found
+
+    async def embed_many(self, texts: Sequence[str]) -> list[Embedding]:
+        found: list[Embedding] = await ask(lambda: self._handle.embed_many.remote(list(texts)))
+        return found
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        found: int = await ask(lambda: self._handle.count_tokens.remote(list(texts)))
+        return found
+
+    async def describe(self) -> Any:
+        return await ask(lambda: self._handle.describe.remote())

@@ -1,0 +1,99 @@
+"""Creating a conversation once, however often the request for it comes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from domain.conversation import Conversation
+from domain.errors import IdempotencyMismatch
+from domain.tenant import Caller
+from storage import rows
+from storage.postgres import Connection, Pool, reading
+from storage.retry import again
+
+
+@dataclass(frozen=True, slots=True)
+class NewConversation:
+    """What is asked for. `id` is made once per request, so that a second try after a lost connection finds the first.
+
+    `key` is the caller's idempotency key and `body_hash` what it came with; without a key nothing is compared.
+    """
+
+    id: str
+    user_id: str | None
+    title: str | None
+    metadata: dict[str, Any]
+    system_prompt: str | None
+    key: str | None = None
+    body_hash: bytes = b""
+
+
+@again
+async def create_conversation(pool: Pool, caller: Caller, new: NewConversation) -> tuple[Conversation, bool]:
+    """The conversation, and whether it is the answer to an earlier request. Raises `IdempotencyMismatch`.
+
+    Equal requests at the same time answer the same: the second waits for the commit of the first.
+    """
+    async with reading(pool, caller.tenant) as connection:
+        if new.key is not None:
+            first = await _first_answer(connection, caller, new)
+            if first is not None:
+                return first, first.id != new.id
+        made = await _insert(connection, caller.tenant, new)
+        if new.key is not None:
+            await connection.execute(
+                "UPDATE brain.idempotency SET response = $4 WHERE tenant_id = $1 AND caller = $2 AND key = $3",
+                caller.tenant,
+                caller.key_id,
+                new.key,
+                made.model_dump(mode="json"),
+            )
+        return made, False
+
+
+async def _first_answer(connection: Connection, caller: Caller, new: NewConversation) -> Conversation | None:
+    claimed = await connection.fetchrow(
+        "INSERT INTO brain.idempotency AS i (tenant_id, caller, key, body_hash) VALUES ($1, $2, $3, $4)"
+        " ON CONFLICT (tenant_id, caller, key) DO UPDATE"
+        " SET body_hash = excluded.body_hash, turn_id = NULL, response = NULL, created_at = now()"
+        " WHERE i.created_at < now() - interval '24 hours' RETURNING 1",
+        caller.tenant,
+        caller.key_id,
+        new.key,
+        new.body_hash,
+    )
+    if claimed is not None:
+        return None
+    row = await connection.fetchrow(
+        "SELECT body_hash, response FROM brain.idempotency WHERE tenant_id = $1 AND caller = $2 AND key = $3",
+        caller.tenant,
+        caller.key_id,
+        new.key,
+    )
+    if row is None or row["body_hash"] != new.body_hash or row["response"] is None:
+        raise IdempotencyMismatch()
+    return Conversation.model_validate(row["response"])
+
+
+async def _insert(connection: Connection, tenant: str, new: NewConversation) -> Conversation:
+    row = await connection.fetchrow(
+        "INSERT INTO brain.conversations (tenant_id, id, user_id, title, metadata, system_prompt)"
+        f" VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (tenant_id, id) DO NOTHING RETURNING {rows.CONVERSATION}",
+        tenant,
+        new.id,
+        new.user_id,
+        new.title,
+        new.metadata,
+        new.system_prompt,
+    )
+    if row is None:  # an earlier try of this request was committed after all
+        row = await connection.fetchrow(
+            f"SELECT {rows.CONVERSATION} FROM brain.conversations WHERE tenant_id = $1 AND id = $2", tenant, new.id
+        )
+        assert row is not None
+    else:
+        await connection.execute(
+            "INSERT INTO brain.outbox (tenant_id, topic, payload) VALUES ($1, 'conversation.created', $2)",
+            tenant,
+            {"conversation_id": new.id},
+        )
+    return rows.conversation(row)
