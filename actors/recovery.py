@@ -73,9 +73,11 @@ async def _begin(run: TurnRun, first: list[tuple[str, dict[str, object]]]) -> tu
     if outcome.ending == "failed" and model and model.reset and outcome.text and live.attempt < MAX_ATTEMPTS:
         return None
     layout = live.layout(outcome)
-    if layout is None:  # another process wrote into this stream too: the stream itself knows best
+    recorded = sum(length for _, length in outcome.deltas)
+    if layout is None or recorded < len(outcome.text):  # a write of unknown end, or another writer: ask the stream
         progress = await _progress(run.parts, run.key, live)
-        layout = _layout(progress) if progress else None
+        if progress is not None and progress.events:
+            layout = _completed(_layout(progress), len(outcome.text))
     return outcome, layout
 
 
@@ -127,6 +129,12 @@ def _layout(progress: Progress) -> Layout:
         elif event.type in (ACCEPTED, INTENT, MODEL, RESET):
             layout.append({"type": event.type, **({} if event.type == ACCEPTED else event.data)})
     return layout
+
+
+def _completed(layout: Layout, length: int) -> Layout:
+    """The layout with one more delta for what the stream never got."""
+    rest = length - sum(entry for entry in layout if isinstance(entry, int))
+    return [*layout, rest] if rest > 0 else layout
 
 
 def _remember(live: LiveTurn, progress: Progress) -> None:

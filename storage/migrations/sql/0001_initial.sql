@@ -8,8 +8,12 @@ DO $$ BEGIN
     END IF;
 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;  -- two installations in one cluster at once
 END $$;
-GRANT brain_app TO CURRENT_USER;
-GRANT brain_definer TO CURRENT_USER;
+DO $$ BEGIN
+    -- Roles belong to the server: of a second owner on the same server its administrator makes a member.
+    GRANT brain_app TO CURRENT_USER;
+    GRANT brain_definer TO CURRENT_USER;
+EXCEPTION WHEN insufficient_privilege THEN NULL;
+END $$;
 
 CREATE SCHEMA IF NOT EXISTS brain;
 GRANT USAGE ON SCHEMA brain TO brain_app, brain_definer;

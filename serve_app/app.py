@@ -1,0 +1,91 @@
+"""The composed application: every deployment and every `bind()` stands here.
+
+`serve run serve_app.app:build`, `serve deploy configs/….yaml` and `brain up` all build it from here. The options below
+are defaults; a Serve configuration file overrides each of them by the deployment's name.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import RequestRouterConfig
+
+from serve_app.ingress.replica import IngressReplica
+from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica
+
+SESSIONS = RequestRouterConfig(
+    request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
+    request_router_kwargs={"num_fallback_replicas": 0},
+)
+OUT_OF_REACH = 100_000  # a host at its limit would block the router for every session: hosts bound their mailboxes
+
+
+class BuildArguments(BaseModel):
+    """Arguments of the application (`args` in a Serve configuration file); secrets never stand here."""
+
+    model_config = {"extra": "forbid"}
+
+    catalog: dict[str, Any] = {}
+    """Providers and routing for deployments that have no `user_config` of their own (see configs/)."""
+
+
+def build(args: BuildArguments) -> Application:
+    """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM."""
+    embedder = serve.deployment(
+        EmbedderReplica,
+        name="Embedder",
+        max_ongoing_requests=512,
+        max_queued_requests=1024,
+        ray_actor_options={"num_cpus": 0.5},
+        **common(),
+    ).bind()
+    classifier = serve.deployment(
+        ClassifierReplica,
+        name="IntentClassifier",
+        max_ongoing_requests=256,
+        max_queued_requests=512,
+        ray_actor_options={"num_cpus": 0.1},
+        **common(),
+    ).bind(embedder)
+    llm = serve.deployment(
+        HostedLLMReplica,
+        name="HostedLLM",
+        max_ongoing_requests=2048,
+        max_queued_requests=4096,
+        ray_actor_options={"num_cpus": 0.2},
+        request_router_config=SESSIONS,
+        user_config=args.catalog,
+        **common(),
+    ).bind()
+    host = serve.deployment(
+        HostReplica,
+        name="ConversationHost",
+        num_replicas=2,
+        max_ongoing_requests=OUT_OF_REACH,
+        ray_actor_options={"num_cpus": 0.2},
+        request_router_config=SESSIONS,
+        user_config=args.catalog,
+        **common(),
+    ).bind(llm, classifier)
+    return serve.deployment(
+        IngressReplica,
+        name="Ingress",
+        num_replicas=2,
+        max_ongoing_requests=4096,
+        max_queued_requests=4096,
+        ray_actor_options={"num_cpus": 0.2},
+        user_config=args.catalog,
+        **common(),
+    ).bind(host, llm, embedder, classifier)
+
+
+def common() -> dict[str, Any]:
+    """What every deployment shares: quick detection of a dead replica, a bounded drain, no access log a hop."""
+    return {
+        "health_check_period_s": 2,
+        "health_check_timeout_s": 10,
+        "graceful_shutdown_timeout_s": 10,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "logging_config": {"enable_access_log": False, "log_level": "WARNING"},
+    }

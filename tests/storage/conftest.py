@@ -1,0 +1,43 @@
+import psycopg
+import pytest
+
+from domain.commands import Send
+from domain.conversation import ConversationKey
+from domain.ids import new_id
+from domain.ports import Reply
+from storage.conversations import PostgresConversations
+from storage.postgres import open_pool
+
+
+@pytest.fixture
+async def pool(database_url):
+    pool = await open_pool(database_url, 6)
+    yield pool
+    await pool.close()
+
+
+@pytest.fixture
+def store(pool):
+    return PostgresConversations(pool)
+
+
+def make_conversation(url: str, tenant: str) -> ConversationKey:
+    key = ConversationKey(tenant, new_id("conv"))
+    with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO brain.conversations (tenant_id, id) VALUES (%s, %s)", (tenant, key.conversation))
+    return key
+
+
+@pytest.fixture
+def key(database_url, tenant):
+    return make_conversation(database_url, tenant)
+
+
+def make_send(key: ConversationKey, text: str = "hello", **changes) -> Send:
+    turn = new_id("turn")
+    fields = {"idempotency_key": f"auto-{turn}", "body_hash": text.encode(), **changes}
+    return Send(key, "key_1", turn_id=turn, message_id=new_id("msg"), content=text, **fields)
+
+
+def make_reply(text: str = "answer", status: str = "completed") -> Reply:
+    return Reply(status, new_id("msg"), text, "scripted", None, None, None, None, None, {}, 1)
