@@ -163,8 +163,9 @@ class ClassifierReplica:
     async def classify(self, text: str) -> Understanding | Refused:
         return await answered(self._classifier.classify(text))
 
-    async def ping(self) -> dict[str, Any]:
-        return {}
+    async def check_health(self) -> None:
+        """Also what makes the head ready before the first message."""
+        await self._classifier.check_health()
 
 
 class EmbedderReplica:

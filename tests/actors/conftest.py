@@ -1,0 +1,127 @@
+"""Hosts, a generation process and a provider in one process; Postgres and Redis are real."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from actors.host import ConversationHost
+from actors.parts import HostLimits
+from benchmarks.mock_provider import MockProvider, serve
+from deployments.hosted_llm import HostedLLM
+from domain.errors import Unavailable
+from domain.events import Position
+from domain.message import Intent
+from domain.model import parse_catalog
+from domain.ports import Understanding
+from storage.conversations import PostgresConversations
+from storage.follower import RedisFollower
+from storage.journal import RedisJournal
+from storage.leases import PostgresLeases
+from storage.postgres import open_pool
+from storage.redis import open_redis
+
+
+class Greeter:
+    """A classifier that answers at once; `away` makes it unreachable."""
+
+    away = False
+
+    async def classify(self, text):
+        if self.away:
+            raise Unavailable("the classifier is away")
+        return Understanding(Intent(name="greeting", confidence=0.9), [], [1.0])
+
+
+class Switch:
+    """The generation process as its callers see it: it can die, and another one take its place."""
+
+    def __init__(self, make):
+        self._make, self.current = make, make()
+
+    async def generate(self, request):
+        return await self.current.generate(request)
+
+    async def cancel(self, request):
+        await self.current.cancel(request)
+
+    async def die(self):
+        dead, self.current = self.current, self._make()
+        await dead.close()
+
+
+@dataclass
+class World:
+    pool: object
+    redis_url: str
+    catalog: object
+    llm: Switch
+    journal: object
+    follower: object
+    mock: MockProvider
+    classifier: Greeter = field(default_factory=Greeter)
+    hosts: list = field(default_factory=list)
+
+    async def host(self, **limits) -> ConversationHost:
+        async def resume(key):
+            await self.hosts[-1].resume(key)
+
+        host = ConversationHost(
+            PostgresConversations(self.pool),
+            PostgresLeases(self.pool),
+            self.journal,
+            self.llm,
+            self.classifier,
+            self.catalog,
+            resume,
+            HostLimits(**{"lease": 0.6, **limits}),
+        )
+        await host.start()
+        self.hosts.append(host)
+        return host
+
+    async def kill(self, host) -> None:
+        """As `kill -9`: nothing is given back, nobody is told; generations live in another process."""
+        for task in host._loops:
+            task.cancel()
+        for actor in list(host._actors.values()):
+            for live in actor.turns.values():
+                if live.task is not None:
+                    live.task.cancel()
+            actor.stopped = Unavailable("killed")
+        host._stopping = True
+
+    async def events(self, tenant, turn_id, position=None):
+        found = []
+        async with asyncio.timeout(20):
+            async for batch in self.follower.follow(tenant, turn_id, position or Position()):
+                found += batch
+        return found
+
+    @property
+    def store(self):
+        return PostgresConversations(self.pool)
+
+
+@pytest.fixture
+async def world(database_url, redis_url):
+    provider = MockProvider("k")
+    runner, url = await serve(provider)
+    import os
+
+    os.environ["MOCK_KEY"] = "k"
+    models = [{"id": "resets", "upstream": "mock,n=20,fault=cut,at=5", "reset": True}, {"id": "mock*"}]
+    catalog = parse_catalog({"providers": [{"name": "m", "base_url": url, "key": "${MOCK_KEY}", "models": models}], "routing": {"default": "mock,n=8"}})
+    pool = await open_pool(database_url, 10)
+    journal = RedisJournal(open_redis(redis_url), claim=0.8)
+    follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, 10), idle=0.5)
+    llm = Switch(lambda: HostedLLM(journal, catalog, beat=0.2))
+    world = World(pool, redis_url, catalog, llm, journal, follower, provider)
+    yield world
+    for host in world.hosts:
+        await host.stop()
+    await llm.current.close()
+    await follower.close()
+    await journal.close()
+    await pool.close()
+    await runner.cleanup()
