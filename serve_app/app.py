@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
-from serve_app.ingress.replica import IngressReplica
+from serve_app.ingress_replica import IngressReplica
 from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica
 
 SESSIONS = RequestRouterConfig(
@@ -69,7 +69,7 @@ def build(args: BuildArguments) -> Application:
         **common(),
     ).bind(llm, classifier)
     return serve.deployment(
-        IngressReplica,
+        serve.ingress()(IngressReplica),
         name="Ingress",
         num_replicas=2,
         max_ongoing_requests=4096,

@@ -21,8 +21,10 @@ LIFETIME = 15  # seconds that a page counts after its replica's last word
 class MetricsPage:
     """One replica's registry, and the pages of the others."""
 
-    def __init__(self, deployment: str, redis: Redis, interval: float = 3.0) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(
+        self, deployment: str, redis: Redis, registry: CollectorRegistry | None = None, interval: float = 3.0
+    ) -> None:
+        self.registry = registry or CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._name = f"{deployment}/{uuid.uuid4().hex[:8]}"
         self._redis, self._interval = redis, interval
@@ -79,5 +81,5 @@ class _Families(CollectorRegistry):
         super().__init__()
         self._families = families
 
-    def collect(self) -> list[Metric]:  # type: ignore[override]
+    def collect(self) -> list[Metric]:
         return self._families

@@ -5,8 +5,6 @@ environment, so that no secret stands in Serve's configuration.
 """
 
 import asyncio
-import os
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +21,6 @@ from deployments.intent_classifier import IntentClassifier
 from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
-from domain.errors import Unavailable
 from domain.generation import GenerationRequest, Outcome
 from domain.model import Catalog, parse_catalog
 from domain.ports import Understanding
@@ -40,7 +37,7 @@ from storage.redis import open_redis
 class HostReplica:
     """A `ConversationHost` behind a handle."""
 
-    async def __init__(self, llm: DeploymentHandle, classifier: DeploymentHandle) -> None:
+    async def __init__(self, llm: DeploymentHandle, classifier: DeploymentHandle) -> None:  # type: ignore[misc]
         settings = Settings()
         configure_logging(settings.log_level)
         self._pool = await open_pool(settings.required("database_url"), settings.database_connections)
@@ -73,7 +70,9 @@ class HostReplica:
             ("brain_messages_waiting", "Messages in mailboxes", lambda: self._host.parts.waiting),
         ):
             Gauge(name, text, registry=registry).set_function(value)
-        self._sends = Counter("brain_messages_sent", "Messages given to hosts, by answer", ["answer"], registry=registry)
+        self._sends = Counter(
+            "brain_messages_sent", "Messages given to hosts, by answer", ["answer"], registry=registry
+        )
         self._metrics.start()
         await self._host.start()
 
@@ -109,7 +108,7 @@ class HostReplica:
 class HostedLLMReplica:
     """A `HostedLLM` behind a handle."""
 
-    async def __init__(self) -> None:
+    async def __init__(self) -> None:  # type: ignore[misc]
         settings = Settings()
         configure_logging(settings.log_level)
         self._redis = open_redis(settings.required("redis_url"))
@@ -120,7 +119,9 @@ class HostedLLMReplica:
         Gauge("brain_generations_running", "Generations under way", registry=registry).set_function(
             lambda: self._llm.running
         )
-        self._outcomes = Counter("brain_generations", "Generations by model and ending", ["model", "ending"], registry=registry)
+        self._outcomes = Counter(
+            "brain_generations", "Generations by model and ending", ["model", "ending"], registry=registry
+        )
         self._tokens = Counter("brain_tokens", "Tokens by model and kind", ["model", "kind"], registry=registry)
         self._metrics.start()
 

@@ -27,7 +27,7 @@ class MessageEdits:
         return rows.message(row)
 
     async def delete_message(self, tenant: str, message_id: str) -> None:
-        """Remove a message; its `seq` stays unused. Raises `NotFound`, and `ConversationBusy` while a turn is unfinished.
+        """Remove a message; its `seq` stays unused. Raises `NotFound`; `ConversationBusy` beside an unfinished turn.
 
         The conversation's claim is taken away, so that the next turn reads a history without this message.
         """

@@ -59,7 +59,7 @@ class PostgresReader(message_edits.MessageEdits, insight.Insight):
         digest = hashlib.sha256(api_key.encode()).digest()
         async with connection(self._pool) as lent:
             row = await lent.fetchrow("SELECT tenant_id, key_id, role FROM brain.find_api_key($1)", digest)
-        return row and Caller(row["tenant_id"], row["key_id"], row["role"])
+        return None if row is None else Caller(row["tenant_id"], row["key_id"], row["role"])
 
     async def create_conversation(self, caller: Caller, new: creation.NewConversation) -> tuple[Conversation, bool]:
         """The conversation, and whether it was created by an earlier request. Raises `IdempotencyMismatch`."""
@@ -115,7 +115,9 @@ class PostgresReader(message_edits.MessageEdits, insight.Insight):
         return _page([rows.message(row) for row in found], query)
 
     @again
-    async def message(self, tenant: str, message_id: str, around: int = 0) -> tuple[list[Message], Message, list[Message]]:
+    async def message(
+        self, tenant: str, message_id: str, around: int = 0
+    ) -> tuple[list[Message], Message, list[Message]]:
         """The message with up to `around` messages before and after it, in the order of `seq`."""
         async with reading(self._pool, tenant) as lent:
             row = await lent.fetchrow(

@@ -1,0 +1,50 @@
+"""The `brain` command."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from serve_app.cli import bench, chat_command, db, settings_command, up
+from serve_app.embedded.refusal import Refusal
+
+app = typer.Typer(
+    name="brain",
+    help="The Brain: a multi-tenant chat service on Ray Serve.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("up")(up.up)
+app.command("chat")(chat_command.chat)
+app.add_typer(db.app, name="db")
+app.command("settings")(settings_command.settings)
+app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"brain {version('chat-brain')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The Brain: a multi-tenant chat service on Ray Serve."""
+
+
+def main() -> None:
+    """Run the command. What the user can solve is one line on stderr and exit code 2."""
+    try:
+        app()
+    except Refusal as refusal:
+        print(f"brain: {refusal}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,86 @@
+"""`brain db`: the schema's versions."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from serve_app.cli.options import Data, read_settings
+
+app = typer.Typer(help="The database's schema.", no_args_is_help=True)
+
+
+@app.command()
+def upgrade(
+    revision: Annotated[str, typer.Argument(help="Version to reach.")] = "head",
+    data: Data = None,
+) -> None:
+    """Bring the schema to a version (BRAIN_DATABASE_ADMIN_URL, BRAIN_DATABASE_URL, or the embedded database)."""
+    from storage import migrations
+
+    _with_database(data, lambda url: migrations.upgrade(url, revision))
+
+
+@app.command()
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="Version to go back to; `base` removes everything.")],
+    data: Data = None,
+) -> None:
+    """Take the schema back to an earlier version."""
+    from storage import migrations
+
+    _with_database(data, lambda url: migrations.downgrade(url, revision))
+
+
+@app.command()
+def sql(revision: Annotated[str, typer.Argument(help="Version to reach.")] = "head") -> None:
+    """Print the SQL that `upgrade` would run on an empty database."""
+    from storage import migrations
+
+    typer.echo(migrations.offline_sql(revision))
+
+
+def _with_database(data: Data, work: Callable[[str], None]) -> None:
+    settings = read_settings()
+    if settings.admin_url is not None:
+        url = settings.admin_url.get_secret_value()
+        asyncio.run(_check(url))
+        work(url)
+    else:
+        from serve_app.embedded.folder import DataFolder
+
+        asyncio.run(_embedded(DataFolder(data or settings.data), work))
+
+
+async def _check(url: str) -> None:
+    from serve_app.embedded.given import check_database
+
+    await check_database("BRAIN_DATABASE_ADMIN_URL", url)
+
+
+async def _embedded(folder: object, work: Callable[[str], None]) -> None:
+    """Work on the embedded database: the one that a running `brain up` holds, or one started for this."""
+    from serve_app.embedded import leftovers, ports
+    from serve_app.embedded.folder import DataFolder
+    from serve_app.embedded.postgres import OWNER, Postgres
+    from serve_app.embedded.refusal import Refusal
+
+    assert isinstance(folder, DataFolder)
+    try:
+        lock = folder.lock()
+    except Refusal:
+        running = Postgres(folder, folder.recall("ports")["single"]["postgres"])
+        await asyncio.to_thread(work, running.url(OWNER))
+        return
+    with lock:
+        await asyncio.to_thread(leftovers.end, folder.instance)
+        postgres = Postgres(folder, ports.choose(folder)["postgres"])
+        try:
+            await postgres.start()
+            await postgres.ready()
+            await postgres.make_database()
+            await asyncio.to_thread(work, postgres.url(OWNER))
+            await postgres.grant_service()
+        finally:
+            await postgres.stop()

@@ -1,0 +1,64 @@
+"""Servers that were given by URL: checked before anything starts, so that a wrong one is told in one line."""
+
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from serve_app.embedded.refusal import Refusal
+
+
+def place(url: str) -> str:
+    """A URL without its password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.hostname or '?'}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+async def check_database(variable: str, url: str) -> None:
+    """Raises `Refusal` unless a PostgreSQL answers there."""
+    if urlsplit(url).scheme not in ("postgresql", "postgres"):
+        raise Refusal(f"{variable} must look like postgresql://user:password@host:5432/database")
+    try:
+        connection = await asyncpg.connect(url, timeout=10)
+    except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Refusal(f"{variable}: no connection to {_safe_place(url)} ({_reason(error)}): correct the URL") from None
+    await connection.close()
+
+
+async def check_redis(variable: str, url: str) -> None:
+    """Raises `Refusal` unless a Redis answers there."""
+    from redis import asyncio as aioredis
+    from redis.exceptions import RedisError
+
+    try:
+        async with aioredis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
+            await client.ping()
+    except (TimeoutError, OSError, ValueError, RedisError) as error:
+        raise Refusal(f"{variable}: no connection to {_safe_place(url)} ({_reason(error)}): correct the URL") from None
+
+
+async def say_draining(url: str) -> None:
+    """Tell every ingress that this start is ending: readiness turns 503, so that balancers look elsewhere."""
+    from redis import asyncio as aioredis
+
+    async with aioredis.from_url(url, socket_connect_timeout=1, socket_timeout=1) as client:
+        await client.set("brain:draining", "1", ex=60)
+
+
+async def say_serving(url: str) -> None:
+    """Take back what an earlier stop said."""
+    from redis import asyncio as aioredis
+
+    async with aioredis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
+        await client.delete("brain:draining")
+
+
+def _safe_place(url: str) -> str:
+    try:
+        return place(url)
+    except ValueError:
+        return "this URL"
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

@@ -1,0 +1,51 @@
+"""The application: routes, errors, and what stands around every request."""
+
+from fastapi import FastAPI
+
+from serve_app.ingress import (
+    chat,
+    conversations,
+    embeddings,
+    export,
+    health,
+    messages,
+    models,
+    openai_models,
+    sends,
+    turns,
+)
+from serve_app.ingress.documents import describe
+from serve_app.ingress.errors import add_error_answers
+from serve_app.ingress.middleware import Around
+from serve_app.ingress.parts import Parts
+
+_ROUTERS = (
+    sends.router,
+    conversations.router,
+    export.router,
+    messages.router,
+    turns.router,
+    models.router,
+    chat.router,
+    openai_models.router,
+    embeddings.router,
+    health.router,
+)
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The ASGI application of one replica, over `parts`."""
+    app = FastAPI(
+        title="The Brain",
+        version=parts.settings.version,
+        description="A multi-tenant chat service: conversations, turns, streams, and an OpenAI-compatible API.",
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.parts = parts
+    for router in _ROUTERS:
+        app.include_router(router)
+    add_error_answers(app)
+    app.add_middleware(Around, settings=parts.settings)
+    describe(app)
+    return app

@@ -1,0 +1,116 @@
+"""The bodies of the native API, and the way from bytes to a checked body."""
+
+import re
+from hashlib import sha256
+from typing import Annotated, Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+
+from domain.turn import OnBusy, Parameters
+from serve_app.ingress.errors import Problem, invalid
+
+B = TypeVar("B", bound=BaseModel)
+DEPTH = 64  # levels of nesting that a body may have
+_PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
+
+UserId = Annotated[str, Field(min_length=1, max_length=255)]
+Title = Annotated[str, Field(max_length=1000)]
+Instructions = Annotated[str, Field(max_length=100_000)]
+Content = Annotated[str, Field(min_length=1, max_length=32_000)]
+
+
+class Native(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class ConversationCreate(Native):
+    user_id: UserId | None = None
+    title: Title | None = None
+    metadata: dict[str, Any] = {}
+    system_prompt: Instructions | None = None
+
+
+class ConversationPatch(Native):
+    user_id: UserId | None = None
+    title: Title | None = None
+    metadata: dict[str, Any] = {}
+    system_prompt: Instructions | None = None
+
+
+class MessageSend(Native):
+    content: Content
+    model: str = Field("auto", min_length=1, max_length=256)
+    stream: bool = False
+    parameters: Parameters = Parameters()
+    on_busy: OnBusy = "queue"
+    metadata: dict[str, Any] = {}
+
+
+class MessagePatch(Native):
+    metadata: dict[str, Any]
+
+
+def checked(model: type[B], raw: bytes, status: int = 422, strict: bool | None = None) -> B:
+    """The body as `model`. Raises `Problem`: 400 where it is no JSON (RFC 8259), `status` where a field is wrong."""
+    value = parse(raw)
+    if b"\\u0000" in raw:
+        _refuse_null(value, status)
+    try:
+        return model.model_validate(value, strict=strict)
+    except ValidationError as error:
+        raise invalid(error, status) from None
+
+
+def parse(raw: bytes) -> Any:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        reason = "not valid UTF-8" if "utf" in error.msg.lower() else f"not valid JSON: {error.msg}"
+        raise Problem(400, f"the body is {reason}", code="invalid_json") from None
+    if raw.count(b"[") + raw.count(b"{") > DEPTH and _depth(value) > DEPTH:
+        raise Problem(400, f"the body is nested more than {DEPTH} levels deep", code="invalid_json")
+    return value
+
+
+def idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _PRINTABLE.fullmatch(key):
+        raise Problem(400, "Idempotency-Key must be 1 to 255 printable ASCII characters", "Idempotency-Key")
+    return key
+
+
+def body_hash(route: str, body: BaseModel) -> bytes:
+    """What a repeated key is compared by: where it was sent and what, without `stream`."""
+    content = {**body.model_dump(mode="json"), "stream": None}
+    return sha256(route.encode() + b"\n" + orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+def _depth(value: Any) -> int:
+    level, depth = [value], 0
+    while level:
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        depth += 1
+    return depth
+
+
+def _refuse_null(value: Any, status: int) -> None:
+    """Postgres' text holds no NUL."""
+    if not isinstance(value, dict):
+        return
+    for name, field in value.items():
+        stack = [name, field]
+        while stack:
+            one = stack.pop()
+            if isinstance(one, dict):
+                stack += [*one.keys(), *one.values()]
+            elif isinstance(one, list):
+                stack += one
+            elif isinstance(one, str) and "\0" in one:
+                raise Problem(status, f"{name}: must not contain the character NUL", name)

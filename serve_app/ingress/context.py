@@ -1,0 +1,30 @@
+"""What is known of the request at hand: for the log line, for metrics, and for the calls it makes."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""The caller's trace context (W3C Trace Context), to be passed on by whoever calls another service."""
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request. `began` is on the clock of `time.perf_counter`."""
+
+    request_id: str
+    began: float
+    traceparent: str | None = None
+    tenant: str | None = None
+    conversation: str | None = None
+    turn: str | None = None
+
+    def elapsed(self) -> float:
+        return perf_counter() - self.began
+
+
+def visit_of(scope: Any) -> Visit:
+    """The visit that the middleware put into the ASGI scope."""
+    visit: Visit = scope["brain.visit"]
+    return visit

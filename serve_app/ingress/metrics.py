@@ -1,0 +1,30 @@
+"""The ingress' own measurements, for Prometheus. No label names a tenant or an id."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+REGISTRY = CollectorRegistry()
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+REQUESTS = Counter("brain_http_requests", "Answered requests.", ("method", "route", "status"), registry=REGISTRY)
+LATENCY = Histogram(
+    "brain_http_request_seconds",
+    "From a request's arrival to the end of its answer.",
+    ("method", "route"),
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+OPEN_STREAMS = Gauge("brain_http_open_streams", "Server-sent event streams being written.", registry=REGISTRY)
+FIRST_DELTA = Histogram(
+    "brain_http_first_delta_seconds",
+    "From a request's arrival to the first text of its stream.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+SLOW_READERS = Counter(
+    "brain_http_slow_readers_dropped", "Streams ended because their reader was too slow.", registry=REGISTRY
+)
+
+
+def render() -> str:
+    """This process' measurements as Prometheus text."""
+    return generate_latest(REGISTRY).decode()

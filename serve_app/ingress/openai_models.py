@@ -1,0 +1,35 @@
+"""`GET /v1/models`, in OpenAI's shape."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from domain.model import AUTO
+from serve_app.ingress.answers import Answer
+from serve_app.ingress.auth import Who
+from serve_app.ingress.errors import unknown_model
+from serve_app.ingress.parts import Parts, parts_of
+
+router = APIRouter(prefix="/v1/models", tags=["OpenAI-compatible"])
+
+
+@router.get("", response_model=None)
+async def list_openai_models(request: Request, who: Who) -> Response:
+    """`auto` and every concrete model."""
+    parts = parts_of(request)
+    ids = dict.fromkeys([AUTO, *parts.catalog.ids()])
+    return Answer({"object": "list", "data": [_card(parts, model) for model in ids]})
+
+
+@router.get("/{model_id:path}", response_model=None)
+async def get_openai_model(request: Request, who: Who, model_id: str) -> Response:
+    return Answer(_card(parts_of(request), model_id))
+
+
+def _card(parts: Parts, model: str) -> dict[str, object]:
+    owner = "brain"
+    if model != AUTO:
+        route = parts.catalog.find(model)
+        if route is None:
+            raise unknown_model(model)
+        owner = route.provider.name
+    return {"id": model, "object": "model", "created": parts.settings.started_at, "owned_by": owner}

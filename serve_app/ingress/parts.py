@@ -1,0 +1,63 @@
+"""What the routes work with: the ports and the settings of one ingress replica."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from time import time
+from typing import Any
+
+from starlette.requests import Request
+
+from domain.model import Catalog
+from domain.ports import Embedder, Follower, Hosts, LanguageModel
+from serve_app.ingress.keys import Keys
+from serve_app.ingress.vitals import Vitals
+from storage.reader import PostgresReader
+
+
+@dataclass(frozen=True, slots=True)
+class IngressSettings:
+    """Times in seconds, sizes in bytes.
+
+    `server_adds_request_id`: the server in front (Ray Serve) puts `x-request-id` on every answer itself, from the
+    request's header, which it fills in where the client sent none.
+    """
+
+    version: str = "0"
+    max_body: int = 1024 * 1024
+    keep_alive: float = 15
+    poll: float = 0.25
+    cancel_wait: float = 5
+    model_header_wait: float = 5
+    server_adds_request_id: bool = False
+    started_at: int = field(default_factory=lambda: int(time()))
+
+
+@dataclass(slots=True)
+class Parts:
+    """`catalog` is replaced when the configuration changes. `metrics` gives Prometheus text for the whole service.
+
+    `ready` is False before the first start is complete and while draining. `checks` reach one component each.
+    """
+
+    reader: PostgresReader
+    hosts: Hosts
+    follower: Follower
+    llm: LanguageModel
+    embedder: Embedder
+    catalog: Catalog
+    metrics: Callable[[], Awaitable[str]]
+    ready: Callable[[], bool] = lambda: True
+    checks: Mapping[str, Callable[[], Awaitable[object]]] = field(default_factory=dict)
+    settings: IngressSettings = field(default_factory=IngressSettings)
+    keys: Keys = field(init=False)
+    vitals: Vitals = field(init=False)
+    embedding_model: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self.keys = Keys(self.reader.find_api_key)
+        self.vitals = Vitals(self.checks)
+
+
+def parts_of(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts

@@ -1,0 +1,97 @@
+"""`POST /conversations/{id}/messages`: runs a turn."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from domain.commands import Accepted, Ended, Send
+from domain.events import DELTA, Event, Position
+from domain.ids import new_id
+from domain.model import AUTO
+from serve_app.ingress import sse
+from serve_app.ingress.answer_models import TurnAnswer
+from serve_app.ingress.auth import authenticated
+from serve_app.ingress.bodies import MessageSend, body_hash, checked, idempotency_key
+from serve_app.ingress.context import visit_of
+from serve_app.ingress.documents import takes
+from serve_app.ingress.errors import unknown_model
+from serve_app.ingress.params import key_of
+from serve_app.ingress.parts import Parts, parts_of
+from serve_app.ingress.replay import accepted
+from serve_app.ingress.sending import REPLAYED, beginning, ended_answer, hand_over
+from serve_app.ingress.streams import TurnStream
+
+router = APIRouter(prefix="/api/v1", tags=["messages"])
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": TurnAnswer,
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "The turn, once it has ended; with `stream` its events as they come",
+    }
+}
+
+
+@router.post(
+    "/conversations/{conversation_id}/messages",
+    response_model=None,
+    responses=_ANSWERS,
+    openapi_extra=takes(MessageSend, creates=True),
+)
+async def send_message(request: Request, conversation_id: str) -> Response:
+    """Send a message and get the reply, at once or as a stream. Disconnecting does not stop the turn."""
+    caller = await authenticated(request)
+    key = key_of(caller, conversation_id)
+    visit = visit_of(request.scope)
+    visit.conversation = conversation_id
+    body = checked(MessageSend, await request.body(), strict=True)
+    parts = parts_of(request)
+    idempotency = idempotency_key(request)
+    if body.model != AUTO and parts.catalog.find(body.model) is None:
+        raise unknown_model(body.model)
+    turn_id = new_id("turn")
+    send = Send(
+        key=key,
+        caller=caller.key_id,
+        idempotency_key=idempotency or f"auto-{turn_id}",
+        body_hash=body_hash(f"{conversation_id}/messages", body),
+        turn_id=turn_id,
+        message_id=new_id("msg"),
+        content=body.content,
+        model=body.model,
+        parameters=body.parameters.model_dump(exclude_none=True),
+        on_busy=body.on_busy,
+        metadata=body.metadata,
+        live=body.stream,
+        wait=not body.stream,
+    )
+    visit.turn = turn_id
+    result = await hand_over(parts, send)
+    visit.turn = result.turn.id
+    if body.stream:
+        headers = REPLAYED if result.replayed else None
+        return sse.EventStream(_pieces(parts, caller.tenant, result), headers)
+    assert isinstance(result, Ended)
+    return ended_answer(result)
+
+
+async def _pieces(parts: Parts, tenant: str, result: Accepted | Ended) -> AsyncIterator[tuple[bytes, bool]]:
+    turn_id = result.turn.id
+    if isinstance(result, Accepted):
+        first = accepted(turn_id, result.user_message, result.journalled)
+        yield sse.lines([first]), False
+        stream = TurnStream(parts, tenant, turn_id, beginning(result), result.journalled)
+    else:
+        stream = TurnStream(parts, tenant, turn_id, Position(), journalled=False)
+    async for piece in event_pieces(stream):
+        yield piece
+
+
+async def event_pieces(stream: TurnStream) -> AsyncIterator[tuple[bytes, bool]]:
+    async for batch in stream.batches():
+        yield sse.lines(batch), _has_text(batch)
+
+
+def _has_text(batch: list[Event]) -> bool:
+    return any(event.type == DELTA for event in batch)

@@ -1,0 +1,89 @@
+"""What runs in each ingress replica: the HTTP application over ports that lead to the other deployments."""
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import FastAPI
+from ray.serve.handle import DeploymentHandle
+from redis.exceptions import RedisError
+
+from deployments.handles import HandleEmbedder, HandleHosts, HandleLanguageModel, ask
+from domain.model import Catalog, parse_catalog
+from serve_app.ingress.app import create_app
+from serve_app.ingress.logs import configure_logging
+from serve_app.ingress.metrics import REGISTRY
+from serve_app.ingress.parts import IngressSettings, Parts
+from serve_app.replica_metrics import MetricsPage
+from serve_app.settings import Settings
+from serve_app.version import version
+from storage.follower import RedisFollower
+from storage.postgres import open_pool
+from storage.reader import PostgresReader
+from storage.redis import open_redis
+
+log = logging.getLogger("brain.ingress")
+DRAINING = "brain:draining"  # a key in Redis: whoever stops the service sets it
+
+
+class IngressReplica:
+    """Ready once every part has answered; not ready while the service drains. A dependency that is down later answers
+    503 call by call, and does not change readiness."""
+
+    async def __init__(  # type: ignore[misc]
+        self, host: DeploymentHandle, llm: DeploymentHandle, embedder: DeploymentHandle, classifier: DeploymentHandle
+    ) -> None:
+        settings = Settings()
+        configure_logging(settings.log_level)
+        redis_url = settings.required("redis_url")
+        self._pool = await open_pool(settings.required("database_url"), settings.database_connections)
+        self._redis = open_redis(redis_url)
+        self._follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, timeout=10))
+        self._metrics = MetricsPage("Ingress", self._redis, REGISTRY)
+        self._complete = self._draining = False
+        self.parts = Parts(
+            reader=PostgresReader(self._pool),
+            hosts=HandleHosts(host),
+            follower=self._follower,
+            llm=HandleLanguageModel(llm),
+            embedder=HandleEmbedder(embedder),
+            catalog=Catalog(),
+            metrics=self._metrics_text,
+            ready=lambda: self._complete and not self._draining,
+            checks={
+                "postgres": lambda: self._pool.fetchval("SELECT 1"),
+                "redis": self._redis.ping,
+                "conversation_host": lambda: ask(lambda: host.ping.remote()),
+                "hosted_llm": lambda: ask(lambda: llm.ping.remote()),
+                "embedder": lambda: ask(lambda: embedder.describe.remote()),
+                "intent_classifier": lambda: ask(lambda: classifier.check_health.remote()),
+            },
+            settings=IngressSettings(version=version(), server_adds_request_id=True),
+        )
+        self._metrics.start()
+        self._watch = asyncio.create_task(self._watch_state())
+
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        return create_app(self.parts)
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        self.parts.catalog = parse_catalog(user_config)
+
+    async def __del__(self) -> None:
+        self._watch.cancel()
+        await self._metrics.close()
+        await asyncio.gather(self._follower.close(), self._pool.close(), return_exceptions=True)
+
+    async def _metrics_text(self) -> str:
+        return (await self._metrics.merged()).decode()
+
+    async def _watch_state(self) -> None:
+        while True:
+            if not self._complete:
+                vitals = await self.parts.vitals.measure()
+                self._complete = all(vital["status"] == "ok" for vital in vitals.values())
+            try:
+                self._draining = bool(await self._redis.exists(DRAINING))
+            except (RedisError, OSError, TimeoutError):
+                log.debug("Redis is away: whether the service drains is not known")
+            await asyncio.sleep(0.2 if not self._complete else 1.0)

@@ -1,0 +1,63 @@
+"""Settings of the service: environment variables `BRAIN_*`. Replicas read the same ones from their environment."""
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+DEFAULT_DATA = Path("~/.local/share/brain")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside. Secrets never show in a repr, a log or `brain settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="BRAIN_", extra="ignore", env_ignore_empty=True)
+
+    data: Path = Field(DEFAULT_DATA, description="folder of everything that `brain up` keeps on this machine")
+    host: str = Field("127.0.0.1", description="address that the API listens on")
+    port: int = Field(8000, ge=1, le=65535, description="TCP port of the API")
+    api_key: SecretStr | None = Field(None, description="the operator's API key; made and kept if not given")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL of the replicas, postgresql://user:password@host/database; else an embedded one"
+    )
+    database_admin_url: SecretStr | None = Field(
+        None, description="PostgreSQL as the schema's owner, for migrations; BRAIN_DATABASE_URL if not given"
+    )
+    redis_url: SecretStr | None = Field(
+        None, description="Redis, redis://:password@host:6379/0; else an embedded server"
+    )
+    vectors_url: str | None = Field(None, description="where vectors are kept; a folder below BRAIN_DATA if not given")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    embedder_model: str = Field(
+        "packaged", description="sentence-transformers model of the embedder; `packaged` needs no download"
+    )
+
+    database_connections: int = Field(
+        10, ge=1, le=200, description="connections to PostgreSQL of each ingress and each host replica, at the most"
+    )
+    host_lease_s: float = Field(3, gt=0, description="seconds of silence until a host's turns are taken over")
+    host_idle_s: float = Field(300, gt=0, description="seconds until an idle conversation is put away")
+    host_hot_mb: int = Field(512, gt=0, description="memory for hot conversations of one host replica, in MiB")
+    context_messages: int = Field(100, ge=4, description="messages of a conversation in a prompt, at the most")
+
+    def required(self, field: str) -> str:
+        """The plain text of a secret that this process cannot do without; raises ValueError naming its variable."""
+        value = getattr(self, field)
+        if value is None:
+            raise ValueError(f"{variable(field)} is not set in this replica's environment")
+        return str(value.get_secret_value())
+
+    @property
+    def data_folder(self) -> Path:
+        """`data` with `~` resolved."""
+        return self.data.expanduser()
+
+    @property
+    def admin_url(self) -> SecretStr | None:
+        """The URL for migrations, if a server was given."""
+        return self.database_admin_url or self.database_url
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of `Settings`."""
+    return f"{Settings.model_config.get('env_prefix', '')}{field}".upper()
