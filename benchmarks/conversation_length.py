@@ -44,6 +44,9 @@ def measure_lengths(chosen: argparse.Namespace, console: Console) -> None:
             with console.status("starting it again"), brain.start(provider, folder) as service:
                 run(_second_life(service, told, cases))
     console.print(_table(cases))
+    for (length, state), replies in cases.items():
+        if wrong := next((reply.wrong for reply in replies if reply.wrong), None):
+            console.print(f"{length:,} messages, {state}: {wrong}", markup=False, style="red")
 
 
 async def _first_life(

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from domain.conversation import Conversation, ConversationStatus
 from domain.errors import NotFound
@@ -11,25 +11,9 @@ from domain.message import Message
 from domain.tenant import Caller
 from domain.turn import Turn, TurnStatus
 from storage import creation, insight, message_edits, rows
+from storage.pages import Page, PageQuery, page_of
 from storage.postgres import Connection, Pool, connection, reading
 from storage.retry import again
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class PageQuery:
-    """One page of a list: what follows the id `after`, at most `limit` entries."""
-
-    after: str | None = None
-    limit: int = 20
-    descending: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    data: list[T]
-    has_more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +71,7 @@ class PostgresReader(message_edits.MessageEdits, insight.Insight):
                 f" ORDER BY id {direction} LIMIT $2",
                 *args,
             )
-        return _page([rows.conversation(row) for row in found], query)
+        return page_of([rows.conversation(row) for row in found], query)
 
     @again
     async def messages(self, tenant: str, conversation_id: str, query: PageQuery) -> Page[Message]:
@@ -112,7 +96,7 @@ class PostgresReader(message_edits.MessageEdits, insight.Insight):
                 f" ORDER BY m.seq {direction} LIMIT $3",
                 *args,
             )
-        return _page([rows.message(row) for row in found], query)
+        return page_of([rows.message(row) for row in found], query)
 
     @again
     async def message(
@@ -201,7 +185,3 @@ async def _turn(lent: Connection, tenant: str, turn_id: str, columns: str) -> An
     if row is None:
         raise NotFound("there is no such turn")
     return row
-
-
-def _page(data: list[T], query: PageQuery) -> Page[T]:
-    return Page(data[: query.limit], len(data) > query.limit)

@@ -25,6 +25,8 @@ def start(provider: Provider, folder: Path) -> Iterator[ChatCompletions]:
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(free_port()),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(free_port()),
         "RAY_USAGE_STATS_ENABLED": "0",
         "BENCH_PROVIDER_URL": provider.url,
         "BENCH_PROVIDER_KEY": provider.key,

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from serve_app.cli.options import Data, read_settings
+from serve_app.settings import variable
 
 app = typer.Typer(help="The database's schema.", no_args_is_help=True)
 
@@ -45,7 +46,7 @@ def _with_database(data: Data, work: Callable[[str], None]) -> None:
     settings = read_settings()
     if settings.admin_url is not None:
         url = settings.admin_url.get_secret_value()
-        asyncio.run(_check(url))
+        asyncio.run(_check(variable("database_admin_url" if settings.database_admin_url else "database_url"), url))
         work(url)
     else:
         from serve_app.embedded.folder import DataFolder
@@ -53,10 +54,10 @@ def _with_database(data: Data, work: Callable[[str], None]) -> None:
         asyncio.run(_embedded(DataFolder(data or settings.data), work))
 
 
-async def _check(url: str) -> None:
+async def _check(name: str, url: str) -> None:
     from serve_app.embedded.given import check_database
 
-    await check_database("BRAIN_DATABASE_ADMIN_URL", url)
+    await check_database(name, url)
 
 
 async def _embedded(folder: object, work: Callable[[str], None]) -> None:

@@ -25,6 +25,8 @@ SINGLE = (
     "metrics_export",
     "haproxy_metrics",
     "haproxy_stats",
+    "fallback_http",
+    "fallback_grpc",
 )
 REPLICAS = 100  # HTTP ports of ingress replicas, and as many for gRPC
 BLOCK = 256

@@ -120,7 +120,7 @@ class Postgres:
 
     async def stop(self) -> None:
         if self.child is not None:  # fast: connections are ended; then immediate: it recovers at the next start
-            await self.child.stop((signal.SIGINT, 5.0), (signal.SIGQUIT, 2.0))
+            await self.child.stop((signal.SIGINT, 3.0), (signal.SIGQUIT, 1.0))
 
     def _password(self, role: str) -> str:
         return self.folder.secret(f"postgres-{role}")

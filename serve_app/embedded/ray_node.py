@@ -73,7 +73,7 @@ class RayNode:
 
     async def stop(self) -> None:
         if self.child is not None:
-            await self.child.stop((signal.SIGTERM, 3.5))
+            await self.child.stop((signal.SIGTERM, 2.5))
         await self.clear()
 
     async def clear(self) -> None:
@@ -130,6 +130,10 @@ class RayNode:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["haproxy_metrics"]),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["haproxy_stats"]),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            # HAProxy turns to this port while no replica is up: two instances must not share it
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["fallback_http"]),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports["fallback_grpc"]),
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.ingress.edge:middlewares",
             "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(ports.replicas),
             "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(ports.replicas + REPLICAS),
             "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(ports.replicas + REPLICAS),

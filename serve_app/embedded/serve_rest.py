@@ -38,15 +38,25 @@ class ServeRest:
 
     def failure(self) -> str | None:
         """Why an application cannot start, or None while there is hope."""
-        status, text = self._call("GET", APPLICATIONS, timeout=30)
-        if status != 200:
-            raise Unreachable(f"{status}: {text[:200]}")
-        for name, application in json.loads(text).get("applications", {}).items():
+        for name, application in self._applications().items():
             if application.get("status") in ("DEPLOY_FAILED", "UNHEALTHY"):
                 words = [application.get("message") or ""]
                 words += [d["message"] for d in application.get("deployments", {}).values() if d.get("message")]
                 return f"{name}: {_one_line(' '.join(words))}"
         return None
+
+    def waiting_for(self) -> list[str]:
+        """The deployments that are not healthy yet."""
+        applications = self._applications().values()
+        deployments = {name: d for a in applications for name, d in a.get("deployments", {}).items()}
+        return [name for name, deployment in deployments.items() if deployment.get("status") != "HEALTHY"]
+
+    def _applications(self) -> dict[str, dict[str, Any]]:
+        status, text = self._call("GET", APPLICATIONS, timeout=30)
+        if status != 200:
+            raise Unreachable(f"{status}: {text[:200]}")
+        applications: dict[str, dict[str, Any]] = json.loads(text).get("applications", {})
+        return applications
 
     def delete(self, timeout: float) -> None:
         """Stop Serve; its replicas get their grace. `timeout` in seconds."""

@@ -54,6 +54,7 @@ class Supervisor:
         self.reporter = reporter
         self.import_path = import_path
         self.stopping = False
+        self.announced = False
         self.parts: list[Part] = []
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -93,6 +94,7 @@ class Supervisor:
         self.database_url = settings.database_url.get_secret_value() if settings.database_url else ""
         self.redis_url = settings.redis_url.get_secret_value() if settings.redis_url else ""
         admin_url = settings.admin_url.get_secret_value() if settings.admin_url else ""
+        await self._check_given(admin_url)
         if postgres:
             self.database_url, admin_url = postgres.url(), postgres.url(OWNER)
         if redis:
@@ -101,7 +103,8 @@ class Supervisor:
         self.parts = [part for part in (postgres, redis, self.ray) if part is not None]
         async with asyncio.TaskGroup() as group:
             group.create_task(self._bring_up(self.ray, "Ray"))
-            group.create_task(self._redis(redis))
+            if redis is not None:
+                group.create_task(self._bring_up(redis, "Redis"))
             database = group.create_task(self._database(postgres, admin_url, key))
         tenant, _ = database.result()
         with self.reporter.step("Serve: ingress, conversation hosts, models"):
@@ -109,16 +112,21 @@ class Supervisor:
         self._announce(key, tenant)
         return self.parts
 
+    async def _check_given(self, admin_url: str) -> None:
+        """Servers that were given by URL must answer before anything starts."""
+        if self.database_url:
+            await given.check_database("BRAIN_DATABASE_URL", self.database_url)
+        if admin_url and admin_url != self.database_url:
+            await given.check_database("BRAIN_DATABASE_ADMIN_URL", admin_url)
+        if self.redis_url:
+            await given.check_redis("BRAIN_REDIS_URL", self.redis_url)
+            await given.say_serving(self.redis_url)
+
     async def _database(self, postgres: Postgres | None, admin_url: str, key: str) -> tuple[str, str]:
         from storage.bootstrap import bootstrap
         from storage.migrations import upgrade
 
-        if postgres is None:
-            with self.reporter.step("PostgreSQL at BRAIN_DATABASE_URL"):
-                await given.check_database("BRAIN_DATABASE_URL", self.database_url)
-                if admin_url != self.database_url:
-                    await given.check_database("BRAIN_DATABASE_ADMIN_URL", admin_url)
-        else:
+        if postgres is not None:
             await self._bring_up(postgres, "PostgreSQL")
             await postgres.make_database()
         with self.reporter.step("database schema"):
@@ -126,14 +134,6 @@ class Supervisor:
             if postgres is not None:
                 await postgres.grant_service()
             return await asyncio.to_thread(bootstrap, admin_url, key)
-
-    async def _redis(self, redis: Redis | None) -> None:
-        if redis is None:
-            with self.reporter.step("Redis at BRAIN_REDIS_URL"):
-                await given.check_redis("BRAIN_REDIS_URL", self.redis_url)
-                await given.say_serving(self.redis_url)
-        else:
-            await self._bring_up(redis, "Redis")
 
     async def _bring_up(self, part: Part, title: str) -> None:
         with self.reporter.step(title):
@@ -149,6 +149,7 @@ class Supervisor:
         host = "127.0.0.1" if self.plan.host in ("0.0.0.0", "localhost") else self.plan.host  # noqa: S104
         host = "::1" if host == "::" else host
         deadline = time.monotonic() + DEPLOY_PATIENCE
+        patience = DEPLOY_PATIENCE - 30
         try:
             await asyncio.to_thread(rest.deploy, config)
             asked = time.monotonic()
@@ -157,6 +158,10 @@ class Supervisor:
                     raise DeployRefused(f"not ready after {DEPLOY_PATIENCE:.0f} s")
                 if time.monotonic() - asked > 3:
                     asked = time.monotonic()
+                    if deadline - asked < patience:  # once: say why this takes so long
+                        patience = 0
+                        waiting = ", ".join(await asyncio.to_thread(rest.waiting_for)) or "the first request"
+                        self.reporter.line(f"still waiting for {waiting}")
                     if reason := await asyncio.to_thread(rest.failure):
                         raise DeployRefused(reason)
                 await asyncio.sleep(0.1)
@@ -191,20 +196,21 @@ class Supervisor:
             self.reporter.line(f"{part.name} is back after {time.monotonic() - began:.1f} s")
 
     async def _stop(self) -> None:
-        """Within 15 s: readiness off (0.5), replicas' grace (6), Ray (4), Redis and PostgreSQL together (4)."""
+        """Within 15 s: readiness off (0.5), replicas' grace (5), Ray (4), Redis and PostgreSQL together (4)."""
         if not self.parts:
             return
         began = time.monotonic()
-        self.reporter.line("stopping")
+        say = self.reporter.line if self.announced else lambda _: None  # a failed start tells only why it failed
+        say("stopping")
         with contextlib.suppress(Exception):  # a dead Redis must not keep anything alive
             await asyncio.wait_for(given.say_draining(self.redis_url), 0.5)
         if self.ray.child is not None and self.ray.child.alive:
             with contextlib.suppress(Unreachable):
-                await asyncio.to_thread(self.ray.rest().delete, 6.0)
+                await asyncio.to_thread(self.ray.rest().delete, 5.0)
         await self.ray.stop()
         await asyncio.gather(*(part.stop() for part in self.parts if part is not self.ray), return_exceptions=True)
         await asyncio.to_thread(leftovers.end, self.folder.instance, None, 1.0)
-        self.reporter.line(f"stopped ({time.monotonic() - began:.1f} s)")
+        say(f"stopped ({time.monotonic() - began:.1f} s)")
 
     def _replicas_environment(self) -> dict[str, str]:
         """The environment of this command, without what replicas have no business with, and the servers' addresses."""
@@ -221,6 +227,7 @@ class Supervisor:
         }
 
     def _announce(self, key: str, tenant: str) -> None:
+        self.announced = True
         url = self.plan.url
         ready: dict[str, Any] = {"url": url, "api_key": key, "tenant_id": tenant, "pid": os.getpid()}
         if self.plan.ready_file is not None:

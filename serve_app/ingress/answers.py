@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from storage.reader import Page
+from storage.pages import Page
 
 JSON_TYPE = (b"content-type", b"application/json")
 

@@ -110,14 +110,22 @@ async def _pieces(ahead: Lookahead[list[Event]], completion: Completion) -> Asyn
     try:
         yield completion.opening(), False
         async for batch in ahead.items():
-            lines = [_line(event, completion) for event in batch]
-            written = b"".join(line for line in lines if line is not None)
+            told, over = _until_end(batch)
+            written = b"".join(line for line in (_line(event, completion) for event in told) if line is not None)
             if written or not batch:
-                yield written or sse.KEEP_ALIVE, any(event.type == events.DELTA for event in batch)
-            if batch and (batch[-1].type in events.TERMINAL or any(event.type == events.RESET for event in batch)):
+                yield written or sse.KEEP_ALIVE, any(event.type == events.DELTA for event in told)
+            if over:
                 return
     finally:
         await ahead.close()
+
+
+def _until_end(batch: list[Event]) -> tuple[list[Event], bool]:
+    """The events up to one that ends the answer, and whether there is one: a reset ends it too."""
+    for index, event in enumerate(batch):
+        if event.type in events.TERMINAL or event.type == events.RESET:
+            return batch[: index + 1], True
+    return batch, False
 
 
 def _line(event: Event, completion: Completion) -> bytes | None:

@@ -49,7 +49,7 @@ class AfterAcceptance(BrainError):
     def __init__(self, error: BrainError, turn_id: str) -> None:
         super().__init__(str(error))
         self.status, self.type, self.code, self.param = error.status, error.type, error.code, turn_id
-        self.headers = NO_RETRY
+        self.headers = {**NO_RETRY, "retry-after": "1"} if error.status == 503 else NO_RETRY
 
 
 def unknown_model(model: str) -> Problem:

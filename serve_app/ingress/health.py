@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
+from domain.errors import Unavailable
 from serve_app.ingress.answers import Answer
 from serve_app.ingress.auth import Administrator
 from serve_app.ingress.parts import parts_of
@@ -25,7 +26,7 @@ async def ready(request: Request) -> Response:
     """503 before the first start is complete and while draining, never because a dependency is down."""
     if parts_of(request).ready():
         return Answer({"status": "ok"})
-    return Answer({"status": "unavailable"}, 503, {"retry-after": "1"})
+    raise Unavailable("starting or stopping")
 
 
 @router.get("/health/detailed", response_model=None)

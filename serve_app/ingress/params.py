@@ -9,7 +9,7 @@ from domain.errors import NotFound
 from domain.ids import Prefix, is_id
 from domain.tenant import Caller
 from serve_app.ingress.errors import Problem
-from storage.reader import PageQuery
+from storage.pages import PageQuery
 
 Limit = Annotated[int, Query(ge=1, le=100)]
 Order = Annotated[Literal["asc", "desc"] | None, Query()]

@@ -111,7 +111,12 @@ async def world(database_url, redis_url):
 
     os.environ["MOCK_KEY"] = "k"
     models = [{"id": "resets", "upstream": "mock,n=20,fault=cut,at=5", "reset": True}, {"id": "mock*"}]
-    catalog = parse_catalog({"providers": [{"name": "m", "base_url": url, "key": "${MOCK_KEY}", "models": models}], "routing": {"default": "mock,n=8"}})
+    catalog = parse_catalog(
+        {
+            "providers": [{"name": "m", "base_url": url, "key": "${MOCK_KEY}", "models": models}],
+            "routing": {"default": "mock,n=8"},
+        }
+    )
     pool = await open_pool(database_url, 10)
     journal = RedisJournal(open_redis(redis_url), claim=0.8)
     follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, 10), idle=0.5)

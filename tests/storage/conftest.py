@@ -24,7 +24,9 @@ def store(pool):
 def make_conversation(url: str, tenant: str) -> ConversationKey:
     key = ConversationKey(tenant, new_id("conv"))
     with psycopg.connect(url) as connection:
-        connection.execute("INSERT INTO brain.conversations (tenant_id, id) VALUES (%s, %s)", (tenant, key.conversation))
+        connection.execute(
+            "INSERT INTO brain.conversations (tenant_id, id) VALUES (%s, %s)", (tenant, key.conversation)
+        )
     return key
 
 

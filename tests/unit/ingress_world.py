@@ -76,9 +76,8 @@ class MemoryJournal:
             async with self.changed:
                 try:
                     async with asyncio.timeout(0.05):
-                        await self.changed.wait_for(
-                            lambda: self.lost or len(self.events.get(turn_id, ())) > given or turn_id in self.sealed
-                        )
+                        while not (self.lost or self.events.get(turn_id, [])[given:] or turn_id in self.sealed):
+                            await self.changed.wait()
                 except TimeoutError:
                     pass
                 if self.lost:

@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
+from ray.serve._private.http_util import RequestIdMiddleware
 
 from domain.errors import CommitUnknown, Overloaded, Unavailable
 from domain.tenant import Caller
-from serve_app.ingress import IngressSettings
+from serve_app.ingress import IngressSettings, create_app
+from serve_app.ingress.edge import middlewares
 from serve_app.ingress.keys import ABSENT, FRESH, STALE, Keys
-from tests.unit.ingress_world import World, world
+from tests.unit.ingress_world import World, serving, world
 
 
 @pytest.fixture
@@ -196,7 +199,8 @@ async def test_keys_are_remembered_and_outlive_an_outage() -> None:
 async def test_health_and_metrics(brain: World) -> None:
     assert (await brain.http.get("/health")).json() == {"status": "ok", "version": "1.2.3"}
     brain.parts.ready = lambda: False
-    assert (await brain.http.get("/health/ready")).status_code == 503
+    unready = await brain.http.get("/health/ready")
+    assert (unready.status_code, error_of(unready)["type"]) == (503, "service_unavailable")
     assert (await brain.http.get("/health/live")).status_code == 200
 
     async def down() -> None:
@@ -220,3 +224,24 @@ async def test_the_document_describes_bodies_and_errors(brain: World) -> None:
     assert {"MessageSend", "Parameters", "TurnAnswer", "Turn", "Message", "Error", "ChatCompletion"} <= set(schemas)
     assert send["responses"]["default"]["content"]["application/json"]["schema"]["$ref"].endswith("/Error")
     assert (await brain.http.get("/docs")).status_code == 200
+
+
+async def test_behind_serve_there_is_one_request_id_and_no_header_that_serve_obeys(brain: World) -> None:
+    settings = IngressSettings(server_adds_request_id=True)
+    brain.parts.settings = settings
+    seen: list[dict[str, str]] = []
+    inner = create_app(brain.parts)
+
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        seen.append({name.decode(): value.decode() for name, value in scope.get("headers", ())})
+        await inner(scope, receive, send)
+
+    (outermost,) = middlewares()
+    async with serving(outermost.cls(RequestIdMiddleware(noting))) as url, httpx.AsyncClient() as http:
+        for given in ("mine", "not sane", None):
+            headers = {"x-request-timeout-seconds": "1", "X-Session-Id": "a", "serve_multiplexed_model_id": "b"}
+            headers |= {"x-request-id": given} if given else {}
+            answer = await http.get(f"{url}/health", headers=headers)
+            (request_id,) = answer.headers.get_list("x-request-id")
+            assert request_id == "mine" if given == "mine" else request_id.startswith("req_")
+            assert not {"x-request-timeout-seconds", "x-session-id", "serve_multiplexed_model_id"} & set(seen[-1])

@@ -47,6 +47,8 @@ def test_nothing_runs_ray_at_import(path: Path) -> None:
     calls = [
         node.value.func
         for node in tree.body
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute)
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Call)
+        and isinstance(node.value.func, ast.Attribute)
     ]
     assert not [call for call in calls if isinstance(call.value, ast.Name) and call.value.id in ("ray", "serve")]
