@@ -66,6 +66,8 @@ def comparison(chosen: argparse.Namespace, console: Console) -> None:
 
 def show_results(chosen: argparse.Namespace, console: Console) -> None:
     """Print a file."""
+    if not chosen.file.exists():
+        raise SystemExit(f"no figures at {chosen.file}: measure first, or name a file")
     machine, cells = results.read(chosen.file)
     output(cells, machine, chosen.markdown, console)
 

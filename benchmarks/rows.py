@@ -16,11 +16,11 @@ from benchmarks.workloads import Workload
 
 LABELS = {
     "mock": "mock provider, asked directly",
-    "passthrough": "bare two-hop Ray Serve pass-through",
+    "passthrough": "bare two-hop Serve pass-through",
     "brain": "this service, named model, nothing kept",
     "brain-kept": "this service, named model, turns kept",
     "brain-auto": "this service, model auto, turns kept",
-    "brain-no-writes": "this service, kept, without its Postgres writes",
+    "brain-no-writes": "this service, kept, no Postgres writes",
     "litellm": f"LiteLLM proxy {pinned('litellm', 'litellm')} (nothing kept)",
     "aegra": f"Aegra {pinned('aegra', 'aegra-api')} (turns kept)",
 }

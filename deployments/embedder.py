@@ -6,11 +6,11 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from deployments.batching import Batches
+from domain.embedding import EmbedderInfo
 from domain.errors import Unavailable
 
 PACKAGED = "packaged"
@@ -29,16 +29,6 @@ class TextModel(Protocol):
         ...
 
     def count(self, texts: Sequence[str]) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedderInfo:
-    """Which model embeds. `revision` changes with its vectors; `max_tokens`: what it reads of a text."""
-
-    name: str
-    dimensions: int
-    max_tokens: int
-    revision: str
 
 
 class SentenceTransformerModel:

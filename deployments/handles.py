@@ -16,7 +16,7 @@ from ray.serve.handle import DeploymentHandle
 from domain import errors
 from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
-from domain.embedding import Embedding
+from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Understanding
@@ -145,5 +145,6 @@ class HandleEmbedder:
         found: int = await ask(lambda: self._handle.count_tokens.remote(list(texts)))
         return found
 
-    async def describe(self) -> Any:
-        return await ask(lambda: self._handle.describe.remote())
+    async def describe(self) -> EmbedderInfo:
+        found: EmbedderInfo = await ask(lambda: self._handle.describe.remote())
+        return found

@@ -9,9 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from deployments.embedder import EmbedderInfo
 from deployments.intent_head import GENERAL, Head, fingerprint, load, read_examples, save, train
-from domain.embedding import Embedding
+from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Overloaded
 from domain.message import Intent
 from domain.ports import Understanding

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.context import Remembered
 from domain.conversation import Conversation, ConversationKey
-from domain.embedding import Embedding
+from domain.embedding import EmbedderInfo, Embedding
 from domain.events import Event, Layout, Position
 from domain.generation import GenerationRequest, Outcome
 from domain.message import Intent, Message, MessageStatus, Usage
@@ -244,9 +244,7 @@ class Embedder(Protocol):
 
     async def count_tokens(self, texts: Sequence[str]) -> int: ...
 
-    async def describe(self) -> dict[str, Any]:
-        """`name` of the model and its `dimensions`."""
-        ...
+    async def describe(self) -> EmbedderInfo: ...
 
 
 class Clock(Protocol):

@@ -32,6 +32,7 @@ from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
 from storage.postgres import open_pool
 from storage.redis import open_redis
+from storage.unwritten import UnwrittenConversations
 
 
 class HostReplica:
@@ -47,7 +48,7 @@ class HostReplica:
         context = serve.get_replica_context()
         peers = HandleHosts(serve.get_deployment_handle(context.deployment, context.app_name))
         self._host = ConversationHost(
-            store=PostgresConversations(self._pool),
+            store=(UnwrittenConversations if settings.bench_no_postgres_writes else PostgresConversations)(self._pool),
             leases=self._leases,
             journal=self._journal,
             llm=HandleLanguageModel(llm),

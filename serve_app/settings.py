@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     host_hot_mb: int = Field(512, gt=0, description="memory for hot conversations of one host replica, in MiB")
     context_messages: int = Field(100, ge=4, description="messages of a conversation in a prompt, at the most")
 
+    bench_no_postgres_writes: bool = Field(
+        False, description="for measuring what durability costs: turns are kept in memory only, and lost"
+    )
+
     def required(self, field: str) -> str:
         """The plain text of a secret that this process cannot do without; raises ValueError naming its variable."""
         value = getattr(self, field)

@@ -3,6 +3,8 @@
 from urllib.parse import urlsplit
 
 import asyncpg
+from redis import asyncio as aioredis
+from redis.exceptions import RedisError
 
 from serve_app.embedded.refusal import Refusal
 
@@ -26,9 +28,6 @@ async def check_database(variable: str, url: str) -> None:
 
 async def check_redis(variable: str, url: str) -> None:
     """Raises `Refusal` unless a Redis answers there."""
-    from redis import asyncio as aioredis
-    from redis.exceptions import RedisError
-
     try:
         async with aioredis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
             await client.ping()
@@ -38,16 +37,12 @@ async def check_redis(variable: str, url: str) -> None:
 
 async def say_draining(url: str) -> None:
     """Tell every ingress that this start is ending: readiness turns 503, so that balancers look elsewhere."""
-    from redis import asyncio as aioredis
-
     async with aioredis.from_url(url, socket_connect_timeout=1, socket_timeout=1) as client:
         await client.set("brain:draining", "1", ex=60)
 
 
 async def say_serving(url: str) -> None:
     """Take back what an earlier stop said."""
-    from redis import asyncio as aioredis
-
     async with aioredis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
         await client.delete("brain:draining")
 

@@ -115,6 +115,7 @@ class RayNode:
             "RAY_START_HOOK": "serve_app.embedded.ray_hooks.without_client_server",
             "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "serve_app.embedded.ray_hooks.bind_loopback",
             "RAY_prestart_worker_first_driver": "0",
+            "RAY_worker_niceness": "0",  # by default 15: any other program on the machine would starve the replicas
             "DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"]),
             "AUTOSCALER_METRIC_PORT": str(ports["autoscaler_metrics"]),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

@@ -22,6 +22,7 @@ from serve_app.embedded.serve_rest import DeployRefused, Unreachable, is_ready
 from serve_app.settings import Settings
 
 LONGEST_PAUSE = 30.0  # seconds between two tries to start a part again
+NOTICE = 1.5  # seconds in which balancers can see that readiness is off
 STEADY = 60.0  # seconds after which a part's earlier deaths are forgotten
 DEPLOY_PATIENCE = 240.0  # seconds; the first start of a machine compiles and trains
 NOT_FOR_REPLICAS = ("BRAIN_API_KEY", "BRAIN_DATABASE_ADMIN_URL")
@@ -196,17 +197,19 @@ class Supervisor:
             self.reporter.line(f"{part.name} is back after {time.monotonic() - began:.1f} s")
 
     async def _stop(self) -> None:
-        """Within 15 s: readiness off (0.5), replicas' grace (5), Ray (4), Redis and PostgreSQL together (4)."""
+        """Within 15 s: readiness off (2.5), replicas' grace (4.5), Ray (3), Redis and PostgreSQL together (4)."""
         if not self.parts:
             return
         began = time.monotonic()
         say = self.reporter.line if self.announced else lambda _: None  # a failed start tells only why it failed
         say("stopping")
         with contextlib.suppress(Exception):  # a dead Redis must not keep anything alive
-            await asyncio.wait_for(given.say_draining(self.redis_url), 0.5)
+            await asyncio.wait_for(given.say_draining(self.redis_url), 1.0)
+        if self.announced:
+            await asyncio.sleep(NOTICE)
         if self.ray.child is not None and self.ray.child.alive:
             with contextlib.suppress(Unreachable):
-                await asyncio.to_thread(self.ray.rest().delete, 5.0)
+                await asyncio.to_thread(self.ray.rest().delete, 4.5)
         await self.ray.stop()
         await asyncio.gather(*(part.stop() for part in self.parts if part is not self.ray), return_exceptions=True)
         await asyncio.to_thread(leftovers.end, self.folder.instance, None, 1.0)

@@ -2,12 +2,11 @@
 
 import base64
 from array import array
-from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from domain.embedding import Embedding
+from domain.embedding import EmbedderInfo, Embedding
 from domain.model import AUTO
 from serve_app.ingress.answers import Answer
 from serve_app.ingress.auth import Who
@@ -27,11 +26,11 @@ async def create_embeddings(request: Request, who: Who) -> Response:
     body = checked(EmbeddingCreate, await request.body(), status=400)
     parts = parts_of(request)
     model = await _embedder(parts)
-    name = str(model["name"])
+    name = model.name
     if body.model not in (AUTO, name, name.rsplit("/", 1)[-1]):
         raise unknown_model(body.model)
-    if body.dimensions not in (None, model["dimensions"]):
-        raise Problem(400, f"dimensions: this model has {model['dimensions']}", "dimensions")
+    if body.dimensions not in (None, model.dimensions):
+        raise Problem(400, f"dimensions: this model has {model.dimensions}", "dimensions")
     texts = _texts(body)
     vectors: list[Embedding] = []
     for start in range(0, len(texts), AT_ONCE):
@@ -43,7 +42,7 @@ async def create_embeddings(request: Request, who: Who) -> Response:
     return Answer({"object": "list", "data": data, "model": name, "usage": usage})
 
 
-async def _embedder(parts: Parts) -> dict[str, Any]:
+async def _embedder(parts: Parts) -> EmbedderInfo:
     if parts.embedding_model is None:
         parts.embedding_model = await parts.embedder.describe()
     return parts.embedding_model

@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from time import time
-from typing import Any
 
 from starlette.requests import Request
 
+from domain.embedding import EmbedderInfo
 from domain.model import Catalog
 from domain.ports import Embedder, Follower, Hosts, LanguageModel
 from serve_app.ingress.keys import Keys
@@ -51,7 +51,7 @@ class Parts:
     settings: IngressSettings = field(default_factory=IngressSettings)
     keys: Keys = field(init=False)
     vitals: Vitals = field(init=False)
-    embedding_model: dict[str, Any] | None = None
+    embedding_model: EmbedderInfo | None = None
 
     def __post_init__(self) -> None:
         self.keys = Keys(self.reader.find_api_key)

@@ -12,7 +12,7 @@ import uvicorn
 
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.conversation import Conversation, ConversationKey
-from domain.embedding import Embedding
+from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import BrainError, JournalUnavailable
 from domain.events import ACCEPTED, COMPLETED, FAILED, MODEL, RESET, TERMINAL, Event, Layout, Position
 from domain.generation import GenerationRequest, Outcome
@@ -239,7 +239,7 @@ class SmallEmbedder:
         return sum(len(text.split()) for text in texts)
 
     async def describe(self) -> dict[str, Any]:
-        return {"name": "acme/mini", "dimensions": 2}
+        return EmbedderInfo("acme/mini", 2, 256, "r")
 
 
 @dataclass

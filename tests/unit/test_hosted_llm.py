@@ -77,7 +77,7 @@ def ask(model="mock", turn="turn_1", content="hello", **fields):
 
 async def until(condition, limit=10):
     async with asyncio.timeout(limit):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 

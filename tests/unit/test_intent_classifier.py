@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.embedder import Embedder, EmbedderInfo
+from deployments.embedder import Embedder
 from deployments.intent_classifier import IntentClassifier
 from deployments.intent_head import GENERAL, load, read_examples
-from domain.embedding import Embedding
+from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Overloaded, Unavailable
 
 HELD_OUT = Path(__file__).parent / "intents_held_out.yaml"

@@ -1,0 +1,163 @@
+"""`brain up` itself: its end, its second start, its errors, and a neighbour."""
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import free_port, wait_until
+from tests.e2e.brain import BRAIN, Brain, check_ids, clean_environment, resumed, text_of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [str(BRAIN), *map(str, arguments)],
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def folder():
+    path = Path(tempfile.mkdtemp(prefix="brain-up-"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def test_a_killed_brain_finds_everything_again_beside_a_living_one(brain, folder, config):
+    """Two side by side; then `kill -9`, with all of its processes still running, and a second start."""
+    second = Brain(folder / "data", free_port(), ["--config", str(config)], {"MOCK_KEY": "k"}).start()
+    try:
+        assert second.tenant != brain.tenant
+        assert (
+            second.http.get("/api/v1/conversations", headers={"Authorization": f"Bearer {brain.key}"}).status_code
+            == 401
+        )
+        conversation = second.conversation(title="kept")
+        assert second.send(conversation, "first", model="small").status_code == 200
+        stream = second.stream(conversation, "in mid-stream", model="mock,n=400,itl=50").deltas(3)
+        queued = second.stream(conversation, "queued", model="small")
+        turn, waiting = stream.turn, queued.turn
+        second.kill()
+        assert second.processes("postgres") and second.processes("raylet")
+        key = second.key
+        second.start()
+        assert second.key == key
+        assert second.http.get(f"/api/v1/conversations/{conversation}").json()["title"] == "kept"
+        ended = second.ended(turn, 90)
+        assert ended["status"] == "completed"
+        assert second.ended(waiting, 60)["status"] == "completed"
+        assert len(second.check(conversation)) == 6
+        again = second.events(turn).finish().events
+        check_ids(again[1:])
+        assert text_of(again) == again[-1]["message"]["content"]
+    finally:
+        code = second.stop()
+    assert code == 0
+    assert second.processes() == []
+    assert brain.http.get("/health/ready").status_code == 200
+
+
+def test_ctrl_c_hands_running_turns_over(folder, config):
+    brain = Brain(folder / "data", free_port(), ["--config", str(config)], {"MOCK_KEY": "k"}).start()
+    conversation = brain.conversation()
+    stream = brain.stream(conversation, "handed over", model="mock,n=600,itl=50").deltas(3)
+    turn = stream.turn
+    assert brain.stop(20) == 0
+    assert brain.processes() == []
+    brain.start()
+    try:
+        assert brain.ended(turn, 90)["status"] == "completed"
+        assert len(brain.check(conversation)) == 2
+        events = resumed(brain, brain.events(turn))
+        assert events[-1]["type"] == "turn.completed"
+    finally:
+        assert brain.stop() == 0
+
+
+def test_a_taken_port_is_one_line(brain, folder):
+    done = run("up", "--data", folder / "data", "--port", brain.port)
+    assert done.returncode == 2
+    assert str(brain.port) in done.stderr and "--port" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_held_data_folder_is_one_line(brain):
+    done = run("up", "--data", brain.data, "--port", free_port())
+    assert done.returncode == 2 and str(brain.data) in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "word"),
+    [
+        (["--data", "/proc/nowhere"], {}, "--data"),
+        (["--provider-url", "ftp://x/v1", "--model", "m"], {}, "provider"),
+        (["--provider-url", "http://127.0.0.1:1/v1"], {}, "--model"),
+        (["--config", "/no/such/file.yaml"], {}, "/no/such/file.yaml"),
+        (["--host", "0.0.0.0"], {"BRAIN_API_KEY": "changeme"}, "BRAIN_API_KEY"),
+        ([], {"BRAIN_DATABASE_URL": "postgresql://nobody:x@127.0.0.1:1/none"}, "BRAIN_DATABASE_URL"),
+        ([], {"BRAIN_REDIS_URL": "redis://127.0.0.1:1/0"}, "BRAIN_REDIS_URL"),
+        ([], {"BRAIN_PORT": "many"}, "BRAIN_PORT"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(folder, arguments, environment, word):
+    where = [] if "--data" in arguments else ["--data", folder / "data"]
+    done = run("up", "--port", free_port(), *where, *arguments, **environment)
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert word in done.stderr and "Traceback" not in done.stderr
+    assert wait_until(lambda: Brain(folder / "data", 0, []).processes() == [], 20)
+
+
+def test_a_configuration_that_holds_a_literal_key_is_refused(folder):
+    path = folder / "c.yaml"
+    path.write_text("providers: [{name: a, base_url: 'http://x/v1', key: sk-very-secret, models: [{id: m}]}]")
+    done = run("up", "--data", folder / "data", "--config", path)
+    assert done.returncode == 2 and "sk-very-secret" not in done.stderr + done.stdout and "${NAME}" in done.stderr
+
+
+def test_nothing_listens_beyond_loopback(brain):
+    listening = {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in [*brain.processes()]
+        for connection in process.net_connections("tcp")
+        if connection.status == "LISTEN"
+    }
+    assert len(listening) > 10
+    beyond = {address for address in listening if address[0] not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}
+    assert beyond == set()
+
+
+def test_the_dashboard_wants_its_token(brain):
+    import httpx
+
+    from serve_app.embedded.folder import DataFolder
+
+    data = DataFolder(brain.data)
+    url = f"http://127.0.0.1:{data.recall('ports')['single']['dashboard']}/api/serve/applications/"
+    assert httpx.get(url).status_code in (401, 403)
+    token = (data.secrets / "ray-token").read_text()
+    shown = httpx.get(url, headers={"Authorization": f"Bearer {token}"})
+    assert shown.status_code == 200 and "ConversationHost" in shown.text
+    assert brain.key not in shown.text and "postgresql://" not in shown.text
+
+
+def test_metrics_cover_every_replica_and_health_tells_the_parts(brain):
+    brain.send(brain.conversation(), "counted", model="small")
+
+    def told():
+        text = brain.http.get("/metrics").text
+        return all(f'deployment="{name}"' in text for name in ("Ingress", "ConversationHost", "HostedLLM")) and text
+
+    text = wait_until(told, 20)
+    assert "brain_conversations_hot{" in text and "brain_tokens_total{" in text
+    health = brain.http.get("/health/detailed").json()
+    assert {"postgres", "redis", "conversation_host", "hosted_llm", "embedder"} <= set(
+        str(health).replace("'", " ").split()
+    )
+    assert brain.http.get("/health/live").status_code == brain.http.get("/health/ready").status_code == 200
+    assert "/api/v1/conversations" in brain.http.get("/openapi.json").json()["paths"]
