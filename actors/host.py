@@ -52,6 +52,7 @@ class ConversationHost:
             asyncio.create_task(self._every(self.parts.limits.lease / 3, self._renew)),
             asyncio.create_task(self._every(self.parts.limits.lease / 3, self._sweep)),
             asyncio.create_task(self._every(1.0, self._put_away)),
+            asyncio.create_task(self._every(600.0, self._leases.prune)),
         ]
 
     async def stop(self) -> None:

@@ -121,6 +121,10 @@ class Leases(Protocol):
 
     async def release(self, host: str) -> None: ...
 
+    async def prune(self) -> None:
+        """Remove what nobody will ask for again: old idempotency keys, confirmed outbox rows, leases long gone."""
+        ...
+
     async def orphans(self, lease: float, limit: int) -> list[ConversationKey]:
         """Conversations with unfinished turns whose host has not renewed for `lease` seconds."""
         ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import time
@@ -144,9 +145,8 @@ class RayNode:
         }
 
     def _forget_old_sessions(self) -> None:
-        """Keep the logs of the last session only."""
-        import shutil
-
+        """Keep the logs of the last session only, and no HAProxy's files."""
         sessions = sorted((self.runtime / "r" / "t").glob("session_2*"), key=lambda path: path.stat().st_mtime)
-        for session in sessions[:-1]:
-            shutil.rmtree(session, ignore_errors=True)
+        old_proxies = [path for path in (self.runtime / "h").iterdir() if path.is_dir()]
+        for path in (*sessions[:-1], *old_proxies):
+            shutil.rmtree(path, ignore_errors=True)

@@ -232,6 +232,7 @@ class Supervisor:
     def _announce(self, key: str, tenant: str) -> None:
         self.announced = True
         url = self.plan.url
+        self.folder.remember("url", url)
         ready: dict[str, Any] = {"url": url, "api_key": key, "tenant_id": tenant, "pid": os.getpid()}
         if self.plan.ready_file is not None:
             write_private(self.plan.ready_file, json.dumps(ready) + "\n")

@@ -14,7 +14,9 @@ from serve_app.ingress.context import Visit
 def write(event: str, **fields: Any) -> None:
     """One line. Fields that are None are left out."""
     line = {"at": round(time.time(), 3), "event": event, **{k: v for k, v in fields.items() if v is not None}}
-    sys.stderr.write(orjson.dumps(line, default=str).decode() + "\n")
+    stream = sys.__stderr__  # Serve puts its own logger, which drops INFO, in the place of sys.stderr
+    if stream is not None:
+        stream.write(orjson.dumps(line, default=str).decode() + "\n")
 
 
 def access(visit: Visit, method: str, route: str, status: int, seconds: float) -> None:

@@ -20,8 +20,8 @@ def key(database_url, tenant):
     return make_conversation(database_url, tenant)
 
 
-async def eventually(condition, timeout=10.0):
-    deadline = time.monotonic() + timeout
+async def eventually(condition, patience=10.0):
+    deadline = time.monotonic() + patience
     while not (found := await condition()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

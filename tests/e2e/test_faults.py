@@ -193,4 +193,4 @@ def test_a_dead_ray_is_started_again(brain):
 
     wait_until(again, 150, 1, what="Ray")
     stored = brain.check(conversation)
-    assert [m["content"] for m in stored if m["role"] == "user"][0] == "before"
+    assert next(m["content"] for m in stored if m["role"] == "user") == "before"

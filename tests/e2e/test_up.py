@@ -151,10 +151,10 @@ def test_metrics_cover_every_replica_and_health_tells_the_parts(brain):
 
     def told():
         text = brain.http.get("/metrics").text
-        return all(f'deployment="{name}"' in text for name in ("Ingress", "ConversationHost", "HostedLLM")) and text
+        parts = [f'deployment="{name}"' for name in ("Ingress", "ConversationHost", "HostedLLM")]
+        return all(part in text for part in (*parts, "brain_conversations_hot{", "brain_tokens_total{"))
 
-    text = wait_until(told, 20)
-    assert "brain_conversations_hot{" in text and "brain_tokens_total{" in text
+    assert wait_until(told, 20)
     health = brain.http.get("/health/detailed").json()
     assert {"postgres", "redis", "conversation_host", "hosted_llm", "embedder"} <= set(
         str(health).replace("'", " ").split()
