@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 from redis.exceptions import RedisError
 
-from deployments.handles import HandleEmbedder, HandleHosts, HandleLanguageModel, ask
+from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleLanguageModel, ask
 from domain.model import Catalog, parse_catalog
 from serve_app.ingress.app import create_app
 from serve_app.ingress.logs import configure_logging
@@ -47,6 +47,7 @@ class IngressReplica:
             follower=self._follower,
             llm=HandleLanguageModel(llm),
             embedder=HandleEmbedder(embedder),
+            classifier=HandleClassifier(classifier),
             catalog=Catalog(),
             metrics=self._metrics_text,
             ready=lambda: self._complete and not self._draining,

@@ -42,6 +42,31 @@ def sql(revision: Annotated[str, typer.Argument(help="Version to reach.")] = "he
     typer.echo(migrations.offline_sql(revision))
 
 
+@app.command()
+def bootstrap(data: Data = None) -> None:
+    """Make the operator's tenant and key: the key in BRAIN_API_KEY, or a new one, which is printed once.
+
+    `brain up` does this by itself; on a cluster it is done once, after `upgrade`. An operator's key with another value
+    is revoked.
+    """
+    import secrets
+
+    from serve_app.embedded.operator_key import is_weak
+    from serve_app.embedded.refusal import Refusal
+    from storage import bootstrap
+
+    given = read_settings().api_key
+    key = given.get_secret_value() if given else f"brain_{secrets.token_urlsafe(32)}"
+    if is_weak(key):
+        raise Refusal("BRAIN_API_KEY is easy to guess: use 32 random characters or more, or none: one is made")
+
+    def work(url: str) -> None:
+        tenant, _ = bootstrap.bootstrap(url, key)
+        typer.echo(f"tenant {tenant}" + ("" if given else f"\nkey    {key}"))
+
+    _with_database(data, work)
+
+
 def _with_database(data: Data, work: Callable[[str], None]) -> None:
     settings = read_settings()
     if settings.admin_url is not None:

@@ -12,6 +12,7 @@ from domain.errors import BrainError, GenerationError, JournalUnavailable, Model
 from domain.events import DELTA, Event, Position
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
+from domain.model import SCRIPTED
 from domain.selection import select
 from domain.tenant import Caller
 from serve_app.ingress import metrics, sse
@@ -23,6 +24,7 @@ from serve_app.ingress.openai_bodies import ChatCompletion
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.shapes import error_json
 
+CLASSIFY = 2.0  # seconds
 LINGER = 0.25  # seconds that the journal may lag behind the generation's own answer
 
 
@@ -32,13 +34,15 @@ async def complete(request: Request, caller: Caller, body: ChatCompletion) -> Re
         selection = select(parts.catalog, body.model)
     except ModelNotFound:
         raise unknown_model(body.model) from None
+    messages = body.plain_messages()
     asked = GenerationRequest(
         tenant=caller.tenant,
         turn_id=new_id("turn"),
         attempt=1,
         model=selection.route.id,
-        messages=body.plain_messages(),
+        messages=messages,
         parameters=body.parameters(),
+        intent=await _intent(parts, messages) if selection.route.provider.kind == SCRIPTED else None,
         chain=tuple(route.id for route in selection.fallback),
         live=bool(body.stream),
         journal=bool(body.stream),
@@ -59,6 +63,16 @@ async def complete(request: Request, caller: Caller, body: ChatCompletion) -> Re
     if outcome.ending == "elsewhere":
         raise Unavailable("the generation went on in another process")
     return Answer(completion.whole(outcome.text, outcome.finish_reason or "stop", outcome.usage), 200, headers)
+
+
+async def _intent(parts: Parts, messages: list[dict[str, Any]]) -> str | None:
+    """What the built-in model answers by; no other model waits for it."""
+    asked = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+    try:
+        async with asyncio.timeout(CLASSIFY):
+            return (await parts.classifier.classify(asked)).intent.name
+    except (BrainError, TimeoutError):
+        return None
 
 
 class _Unkept:

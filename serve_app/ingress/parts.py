@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from domain.embedding import EmbedderInfo
 from domain.model import Catalog
-from domain.ports import Embedder, Follower, Hosts, LanguageModel
+from domain.ports import Classifier, Embedder, Follower, Hosts, LanguageModel
 from serve_app.ingress.keys import Keys
 from serve_app.ingress.vitals import Vitals
 from storage.reader import PostgresReader
@@ -44,6 +44,7 @@ class Parts:
     follower: Follower
     llm: LanguageModel
     embedder: Embedder
+    classifier: Classifier
     catalog: Catalog
     metrics: Callable[[], Awaitable[str]]
     ready: Callable[[], bool] = lambda: True

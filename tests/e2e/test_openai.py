@@ -70,6 +70,11 @@ def test_with_a_conversation_turns_are_kept_and_the_servers_history_is_used(clie
     ]
 
 
+def test_the_built_in_model_answers_by_intent_also_where_nothing_is_kept(client):
+    answer = client.chat.completions.create(model="scripted", messages=ask("where is my order?"))
+    assert "order" in answer.choices[0].message.content
+
+
 def test_models_are_listed_without_patterns(client):
     ids = [model.id for model in client.models.list()]
     assert ids[0] == "auto" and {"small", "scripted"} <= set(ids) and not any("*" in name for name in ids)

@@ -5,9 +5,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from tests.conftest import free_port, wait_until
+from tests.conftest import free_port, make_database, wait_until
 from tests.e2e.brain import BRAIN, Brain, check_ids, clean_environment, resumed, text_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -64,8 +65,24 @@ def test_a_killed_brain_finds_everything_again_beside_a_living_one(brain, folder
     assert brain.http.get("/health/ready").status_code == 200
 
 
-def test_ctrl_c_hands_running_turns_over(folder, config):
-    brain = Brain(folder / "data", free_port(), ["--config", str(config)], {"MOCK_KEY": "k"}).start()
+@pytest.fixture
+def outside(postgres_folder, redis_url):
+    """A database and a Redis that are not the Brain's: URLs of the owner and of a login in `brain_app`."""
+    url = make_database(postgres_folder)
+    with psycopg.connect(f"postgresql://postgres@/postgres?host={postgres_folder}", autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS service")
+        connection.execute("CREATE ROLE service LOGIN PASSWORD 'y' IN ROLE brain_app")
+    return {
+        "BRAIN_DATABASE_ADMIN_URL": url,
+        "BRAIN_DATABASE_URL": url.replace("owner:x@", "service:y@"),
+        "BRAIN_REDIS_URL": redis_url,
+    }
+
+
+def test_ctrl_c_hands_running_turns_over_also_on_outside_servers(folder, config, outside):
+    environment = {"MOCK_KEY": "k", **outside}
+    brain = Brain(folder / "data", free_port(), ["--config", str(config)], environment).start()
+    assert brain.processes("postgres") == brain.processes("redis-server") == []
     conversation = brain.conversation()
     stream = brain.stream(conversation, "handed over", model="mock,n=600,itl=50").deltas(3)
     turn = stream.turn

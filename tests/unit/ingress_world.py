@@ -13,7 +13,7 @@ import uvicorn
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
-from domain.errors import BrainError, JournalUnavailable
+from domain.errors import BrainError, JournalUnavailable, Unavailable
 from domain.events import ACCEPTED, COMPLETED, FAILED, MODEL, RESET, TERMINAL, Event, Layout, Position
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
@@ -228,6 +228,11 @@ class ScriptedModel:
         self.heard_cancel.set()
 
 
+class NoClassifier:
+    async def classify(self, text):
+        raise Unavailable("no classifier here")
+
+
 class SmallEmbedder:
     async def embed(self, text: str) -> Embedding:
         return [1.0, 0.0]
@@ -288,6 +293,7 @@ async def world(database_url: str, tenant: str, settings: IngressSettings) -> As
         follower=journal,
         llm=model,
         embedder=SmallEmbedder(),
+        classifier=NoClassifier(),
         catalog=CATALOG,
         metrics=page,
         checks={"postgres": reader.ping},
