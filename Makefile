@@ -24,10 +24,11 @@ run: $(STAMP) ## start the Brain; options in ARGS, as in: make run ARGS="--port 
 test: $(STAMP) ## all tests; a selection in ARGS
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(STAMP) ## style and types
+check: $(STAMP) ## style, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 format: $(STAMP) ## put the style right
 	$(BIN)/ruff check --fix .

@@ -35,6 +35,13 @@ async def open_pool(url: str, size: int, min_size: int = 1) -> Pool:
 
     It opens although the server is away: the first calls then raise `Unavailable`.
     """
+    try:
+        return await _pool(url, size, min_size)
+    except _LOST:
+        return await _pool(url, size, 0)
+
+
+def _pool(url: str, size: int, min_size: int) -> Pool:
     pool: Pool = asyncpg.create_pool(
         url,
         min_size=min_size,
@@ -43,23 +50,14 @@ async def open_pool(url: str, size: int, min_size: int = 1) -> Pool:
         command_timeout=10,
         max_inactive_connection_lifetime=300,
         init=_prepare,
+        reset=_keep,
         server_settings={"role": "brain_app", "search_path": "brain", "application_name": "brain", "jit": "off"},
     )
-    try:
-        await pool
-    except _LOST:
-        pool = asyncpg.create_pool(
-            url,
-            min_size=0,
-            max_size=size,
-            timeout=5,
-            command_timeout=10,
-            max_inactive_connection_lifetime=300,
-            init=_prepare,
-            server_settings={"role": "brain_app", "search_path": "brain", "application_name": "brain", "jit": "off"},
-        )
-        await pool
     return pool
+
+
+async def _keep(connection: Any) -> None:
+    """Nothing to reset: all that is set is set for a transaction. Spares a round trip a call."""
 
 
 async def _prepare(connection: Any) -> None:

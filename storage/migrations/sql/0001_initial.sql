@@ -111,8 +111,9 @@ CREATE TABLE brain.messages (
 CREATE UNIQUE INDEX messages_id ON brain.messages (tenant_id, id);
 CREATE UNIQUE INDEX messages_one_reply ON brain.messages (tenant_id, turn_id) WHERE role = 'assistant';
 
+-- The tables that every turn writes have no foreign key to tenants: its row would be locked by all of them at once.
 CREATE TABLE brain.idempotency (
-    tenant_id text COLLATE "C" NOT NULL REFERENCES brain.tenants ON DELETE CASCADE,
+    tenant_id text COLLATE "C" NOT NULL,
     caller text COLLATE "C" NOT NULL,
     key text COLLATE "C" NOT NULL,
     body_hash bytea NOT NULL,
@@ -124,7 +125,7 @@ CREATE TABLE brain.idempotency (
 CREATE INDEX idempotency_age ON brain.idempotency USING brin (created_at);
 
 CREATE TABLE brain.usage (
-    tenant_id text COLLATE "C" NOT NULL REFERENCES brain.tenants ON DELETE CASCADE,
+    tenant_id text COLLATE "C" NOT NULL,
     turn_id text COLLATE "C" NOT NULL,
     attempt integer NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
@@ -141,7 +142,7 @@ CREATE TABLE brain.usage (
 
 CREATE TABLE brain.outbox (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    tenant_id text COLLATE "C" NOT NULL REFERENCES brain.tenants ON DELETE CASCADE,
+    tenant_id text COLLATE "C" NOT NULL,
     topic text NOT NULL,
     payload jsonb NOT NULL,
     confirmed text[] NOT NULL DEFAULT '{}',
