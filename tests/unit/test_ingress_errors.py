@@ -157,7 +157,7 @@ async def test_an_error_after_acceptance_says_that_nobody_should_send_again(brai
     assert error_of(answer)["param"] == brain.hosts.sent[0].turn_id
 
 
-async def test_an_unforeseen_error_is_500_without_details(brain: World, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_an_unforeseen_error_is_500_without_details(brain: World, capfd: pytest.CaptureFixture[str]) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("secret text of a user")
 
@@ -165,7 +165,7 @@ async def test_an_unforeseen_error_is_500_without_details(brain: World, capsys: 
     conversation = await brain.conversation()
     answer = await brain.http.patch(f"/api/v1/conversations/{conversation}", json={"title": "secret text of a user"})
     assert (answer.status_code, error_of(answer)["code"]) == (500, "internal_error")
-    logged = capsys.readouterr().err
+    logged = capfd.readouterr().err
     assert "RuntimeError" in logged
     assert "secret" not in logged
     assert "secret" not in answer.text
