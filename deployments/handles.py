@@ -53,6 +53,11 @@ async def ask(call: Callable[[], Awaitable[Any]]) -> Any:
         raise Unavailable("a part of the service could not answer") from error
 
 
+def plain(handle: DeploymentHandle) -> DeploymentHandle:
+    """A handle that pickles by the standard library: what crosses here is plain data, never code."""
+    return handle.options(request_serialization="pickle", response_serialization="pickle")
+
+
 class HandleHosts:
     """Conversations' hosts (`domain.ports.Hosts`). Each conversation is a session, so its calls meet at one replica.
 
@@ -60,7 +65,7 @@ class HandleHosts:
     """
 
     def __init__(self, handle: DeploymentHandle, fenced: int = 3, patience: float = 8.0) -> None:
-        self._handle, self._fenced, self._patience = handle, fenced, patience
+        self._handle, self._fenced, self._patience = plain(handle), fenced, patience
 
     async def send(self, send: Send) -> Accepted | Ended:
         found: Accepted | Ended = await self._repeat(send.key, lambda handle: handle.send.remote(send))
@@ -104,7 +109,7 @@ class HandleLanguageModel:
     """Generations in another replica (`domain.ports.LanguageModel`); a turn's calls meet at one replica."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+        self._handle = plain(handle)
 
     async def generate(self, request: GenerationRequest) -> Outcome:
         handle = self._handle.options(session_id=request.turn_id)
@@ -120,7 +125,7 @@ class HandleClassifier:
     """`domain.ports.Classifier` over a handle."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+        self._handle = plain(handle)
 
     async def classify(self, text: str) -> Understanding:
         found: Understanding = await ask(lambda: self._handle.classify.remote(text))
@@ -131,7 +136,7 @@ class HandleEmbedder:
     """`domain.ports.Embedder` over a handle."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = handle
+        self._handle = plain(handle)
 
     async def embed(self, text: str) -> Embedding:
         found: Embedding = await ask(lambda: self._handle.embed.remote(text))

@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from domain.carried import carried
 from domain.conversation import ConversationKey
 from domain.message import Message
 from domain.model import AUTO
 from domain.turn import OnBusy, Turn
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class Send:
     """A user's message. Ids and the idempotency key are made once per request, before the first try.
@@ -33,6 +35,7 @@ class Send:
     wait: bool = False
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """The turn stands in Postgres. `journalled`: its stream can be followed in Redis."""
@@ -43,6 +46,7 @@ class Accepted:
     journalled: bool = True
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A turn that has ended, as stored. `message` is the reply, or None where none was kept. `status` is HTTP's."""
@@ -53,6 +57,7 @@ class Ended:
     replayed: bool = False
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class Change:
     """`PATCH` of a conversation (only the given fields), or its end."""
@@ -62,6 +67,7 @@ class Change:
     end: bool = False
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Why a call was not carried out: an error's class name and words; `retryable` ones may be sent again."""

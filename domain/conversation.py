@@ -6,9 +6,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from domain.carried import carried
+
 ConversationStatus = Literal["active", "ended"]
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class ConversationKey:
     """Names one conversation; the tenant is part of every name."""

@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from domain.carried import carried
 from domain.message import Usage
 
 Ending = Literal["completed", "failed", "cancelled", "elsewhere"]
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """Asks for one generation, named by turn and attempt: a second start of the same name joins the first.
@@ -36,6 +38,7 @@ class GenerationRequest:
         return f"{self.turn_id}/{self.attempt}"
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One call of a provider, as the trace tells it. Times: unix seconds and milliseconds."""
@@ -49,6 +52,7 @@ class Attempt:
     total_ms: float
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a generation ended. `text` is whole, whatever became of the journal.

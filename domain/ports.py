@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from domain.carried import carried
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.context import Remembered
 from domain.conversation import Conversation, ConversationKey
@@ -224,6 +225,7 @@ class LanguageModel(Protocol):
         ...
 
 
+@carried
 @dataclass(frozen=True, slots=True)
 class Understanding:
     """What a message was taken to mean, and its vector, which is handed on."""

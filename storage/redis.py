@@ -6,7 +6,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from domain.errors import JournalUnavailable
 
@@ -25,10 +25,14 @@ def open_redis(url: str, timeout: float = 2.0) -> Redis:
 
 
 class Pipeline:
-    """Sends commands in the order they are given; those that come while a batch is under way form the next one."""
+    """Sends commands in the order they are given; those that come while a batch is under way form the next one.
+
+    It drives one connection of the client by itself: the client's own pipeline costs several times as much a command.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._connection: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -40,15 +44,20 @@ class Pipeline:
             self._sender = asyncio.create_task(self._drain())
         return future
 
+    async def close(self) -> None:
+        """Send what waits, then close the connections."""
+        if self._sender is not None:
+            await asyncio.gather(self._sender, return_exceptions=True)
+        await self._connection.disconnect()
+        await self._redis.aclose()
+
     async def _drain(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
-            pipeline = self._redis.pipeline(transaction=False)
-            for command, _ in batch:
-                pipeline.execute_command(*command)
             try:
-                answers = await pipeline.execute(raise_on_error=False)
+                answers = await self._exchange([command for command, _ in batch])
             except (TimeoutError, RedisError, OSError) as error:
+                await self._connection.disconnect(nowait=True)
                 answers = [JournalUnavailable(f"Redis cannot be reached ({type(error).__name__})")] * len(batch)
             except asyncio.CancelledError:
                 for _, future in batch:
@@ -62,8 +71,16 @@ class Pipeline:
                 else:
                     future.set_result(answer)
 
-    async def close(self) -> None:
-        """Send what waits, then close the connections."""
-        if self._sender is not None:
-            await asyncio.gather(self._sender, return_exceptions=True)
-        await self._redis.aclose()
+    async def _exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        """One write, and as many answers. An answer that is an error of its command is given, not raised."""
+        connection = self._connection
+        if not connection.is_connected:
+            await connection.connect()
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(await connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+        return answers

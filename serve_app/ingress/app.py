@@ -19,14 +19,14 @@ from serve_app.ingress.errors import add_error_answers
 from serve_app.ingress.middleware import Around
 from serve_app.ingress.parts import Parts
 
-_ROUTERS = (
+_ROUTERS = (  # the busiest first: routes are tried in this order
     sends.router,
+    chat.router,
     conversations.router,
     export.router,
     messages.router,
     turns.router,
     models.router,
-    chat.router,
     openai_models.router,
     embeddings.router,
     health.router,
