@@ -1,5 +1,6 @@
 """What tests share: real servers, started once a session."""
 
+import random
 import shutil
 import socket
 import subprocess
@@ -20,9 +21,14 @@ from storage.migrations import upgrade
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        port = random.randrange(20_000, 32_000)  # below the range from which outgoing connections take theirs
+        with socket.socket() as probe:
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_until(condition, timeout: float = 30.0, every: float = 0.05, what: str = "the condition"):  # type: ignore[no-untyped-def]

@@ -1,7 +1,6 @@
 """What dies in mid-stream, seen from the outside: nothing acknowledged is lost, nothing is said twice."""
 
 import signal
-import time
 
 import httpx
 import psutil
@@ -102,7 +101,8 @@ def test_a_paused_host_that_comes_back_is_fenced(brain, calls):
     hosts = brain.replicas("ConversationHost")
     for host in hosts:
         host.suspend()
-    time.sleep(4)  # longer than the lease; nothing can be waited for while every host is asleep
+    alive = "SELECT 1 FROM brain.hosts WHERE renewed_at > now() - interval '3 seconds'"
+    wait_until(lambda: brain.sql(alive) == [], 20, what="the end of their leases")
     for host in hosts:
         host.resume()
     events = resumed(brain, stream, 90)
