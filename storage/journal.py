@@ -5,6 +5,7 @@ need and clients never see ('.sealed': the generation has ended; '.next': anothe
 `n-1`, `n-2` … A claim with a time to live is the writer's heartbeat.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,9 +69,7 @@ class RedisJournal:
         return await self._append(stream_key(request.tenant, request.turn_id, request.attempt), after, writer, pairs)
 
     async def beat(self, names: Sequence[GenerationRequest], writer: str) -> None:
-        beats = [self.write(request, writer, (), 0) for request in names]
-        for beat in beats:
-            await beat
+        await asyncio.gather(*(self.write(request, writer, (), 0) for request in names))
 
     async def seal(self, request: GenerationRequest, writer: str, outcome: Outcome) -> None:
         key = stream_key(request.tenant, request.turn_id, request.attempt)
@@ -82,10 +81,10 @@ class RedisJournal:
 
     async def progress(self, tenant: str, turn_id: str, attempt: int) -> Progress:
         key = stream_key(tenant, turn_id, attempt)
-        entries_answer = self._pipeline.send("XRANGE", key, "-", "+")
-        claim_answer = self._pipeline.send("EXISTS", key + ":claim")
         try:
-            entries, alive = await entries_answer, bool(await claim_answer)
+            entries, alive = await asyncio.gather(
+                self._pipeline.send("XRANGE", key, "-", "+"), self._pipeline.send("EXISTS", key + ":claim")
+            )
         except ResponseError as error:
             raise JournalUnavailable(str(error)) from error
         events, sealed, closed = [], None, False
@@ -96,7 +95,7 @@ class RedisJournal:
             elif kind != NEXT:
                 events.append(event)
             closed = kind == NEXT or kind in TERMINAL
-        return Progress(events, sealed, alive, closed)
+        return Progress(events, sealed, bool(alive), closed)
 
     async def ping(self) -> None:
         await self._pipeline.send("PING")
