@@ -20,7 +20,16 @@ from actors.turn import LiveTurn
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.context import Remembered
 from domain.conversation import Conversation, ConversationKey
-from domain.errors import BrainError, Fenced, JournalUnavailable, NotFound, Overloaded, Retryable, Unavailable
+from domain.errors import (
+    BrainError,
+    CommitUnknown,
+    Fenced,
+    JournalUnavailable,
+    NotFound,
+    Overloaded,
+    Retryable,
+    Unavailable,
+)
 from domain.events import CANCELLED, COMPLETED, FAILED, Layout
 from domain.ports import AcceptedTurn, Ownership, Reply
 from domain.turn import TurnStatus
@@ -40,6 +49,7 @@ class ConversationActor:
         "_conversation",
         "_mailbox",
         "_owner",
+        "_starting",
         "_window",
         "_window_from",
         "key",
@@ -59,6 +69,7 @@ class ConversationActor:
         self.stopped: BrainError | None = None
         self._mailbox: deque[tuple[Work, asyncio.Future[Any]]] = deque()
         self._consumer: asyncio.Task[None] | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._owner: Ownership | None = None
         self._conversation: Conversation | None = None
         self._window: list[Remembered] = []
@@ -177,6 +188,8 @@ class ConversationActor:
                 raise Overloaded("too many turns of this conversation are unfinished")
             return found, self.turns.get(found.turn.id)
         accepted = await self._accept_patiently(send)
+        if accepted.turn.status is TurnStatus.QUEUED and not self.turns:
+            raise Fenced("a turn stands that this owner does not know")  # the next activation inherits it
         if accepted.turn.id not in self.turns and not accepted.turn.status.ended:
             asked = UnfinishedTurn(
                 accepted.turn, accepted.user_message, send.model, send.parameters, send.live, send.understand
@@ -191,14 +204,19 @@ class ConversationActor:
 
     async def _accept_patiently(self, send: Send) -> AcceptedTurn:
         """Accept, again after a lost connection: the key makes a repeated accept find what the first one committed."""
-        for pause in PATIENCE:
+        unknown: CommitUnknown | None = None
+        for pause in (*PATIENCE, None):
             try:
                 return await self.parts.store.accept(self.key, self._ownership, send)
-            except Fenced:
-                raise
+            except CommitUnknown as error:
+                unknown = error
             except Unavailable:
-                await asyncio.sleep(pause)
-        return await self.parts.store.accept(self.key, self._ownership, send)
+                if pause is None:
+                    raise (unknown or Unavailable("the database cannot be reached")) from None
+            if pause is None:
+                raise unknown or Unavailable("the database cannot be reached")
+            await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
 
     async def _cancel(self, turn_id: str) -> LiveTurn | None:
         live = self.turns.get(turn_id)
@@ -246,7 +264,7 @@ class ConversationActor:
         except Fenced:
             raise
         except Unavailable:
-            asyncio.get_running_loop().call_later(0.5, lambda: self._do(partial(self._finish, live, run, reply)))
+            live.task = self._later(partial(self._finish, live, run, reply))
             return
         self.turns.pop(live.id, None)
         live.status = ended.turn.status
@@ -256,21 +274,40 @@ class ConversationActor:
         self._forget()
         if not live.done.done():
             live.done.set_result(ended)
-        live.task = asyncio.create_task(_tell(run, ended))
+        live.task = asyncio.create_task(_tell(run, ended, len(reply.layout or ())))
         await self._start_next()
 
     async def _next_attempt(self, live: LiveTurn) -> None:
         await self.parts.store.next_attempt(self.key, self._ownership, live.id, live.attempt + 1)
 
     async def _start_next(self) -> None:
-        """Start the turn that is next in order, if none is running."""
+        """Start the turn that is next in order; while the database is away, later."""
+        try:
+            await self._start_first()
+        except Fenced:
+            raise
+        except Unavailable:
+            self._starting = self._later(self._start_first)
+
+    def _later(self, work: Work) -> "asyncio.Task[None]":
+        """Have `work` done by the consumer once the database is back."""
+
+        async def wait() -> None:
+            await asyncio.sleep(0.5)
+            with suppress(Fenced, NotFound):
+                await self._until_done(work)
+
+        return asyncio.create_task(wait())
+
+    async def _start_first(self) -> None:
         while self.turns and not any(live.status is TurnStatus.RUNNING for live in self.turns.values()):
             live = next(iter(self.turns.values()))
             live.cancelled |= await self.parts.store.start(self.key, self._ownership, live.id)
+            inherited = live.task is None  # its first owner has said its opening
             if live.task is not None:
                 await asyncio.gather(live.task, return_exceptions=True)
             live.status = TurnStatus.RUNNING
-            self._run(live, inherited=False)
+            self._run(live, inherited)
 
     # Turns in the background.
 
@@ -296,8 +333,15 @@ class ConversationActor:
             outcome = failure(BrainError("an internal error ended this turn"), live.id)
         if not live.opened.done():
             live.opened.set_result(layout is not None)
-        with suppress(Fenced, NotFound):
-            await self._until_done(partial(self._finish, live, run, run.reply(outcome, layout)))
+        try:
+            with suppress(Fenced, NotFound):
+                await self._until_done(partial(self._finish, live, run, run.reply(outcome, layout)))
+        except Exception:
+            log.exception("the end of a turn was refused", extra={"turn_id": live.id})
+            live.trace.pop("context", None)
+            plain = failure(BrainError("an internal error ended this turn"), live.id)
+            with suppress(Fenced, NotFound):
+                await self._until_done(partial(self._finish, live, run, run.reply(plain, None)))
 
     async def _until_done(self, work: Callable[[], Awaitable[T]]) -> T:
         """Through the mailbox, again while the database is away. Ends with `Fenced` when another host took over."""
@@ -344,7 +388,7 @@ async def _nothing() -> None:
     return None
 
 
-async def _tell(run: TurnRun, ended: Ended) -> None:
+async def _tell(run: TurnRun, ended: Ended, after: int) -> None:
     """The terminal event, after its commit. If the journal is away, readers find the end in Postgres."""
     kind = TERMINAL[ended.turn.status]
     message = ended.message.model_dump(mode="json") if ended.message else None
@@ -354,7 +398,7 @@ async def _tell(run: TurnRun, ended: Ended) -> None:
     if kind == FAILED:
         data = {"error": ended.turn.error, "message": message}
     try:
-        await run.parts.journal.append(run.key.tenant, run.live.id, ended.turn.attempt, [(kind, data)])
+        await run.parts.journal.append(run.key.tenant, run.live.id, ended.turn.attempt, [(kind, data)], after)
     except JournalUnavailable:
         return
 

@@ -42,6 +42,7 @@ class ConversationHost:
         self._renewed = 0.0
         self._leased_since = 0.0
         self._stopping = False
+        self._missing: set[tuple[ConversationKey, str]] = set()
 
     async def start(self) -> None:
         try:
@@ -51,6 +52,7 @@ class ConversationHost:
         self._loops = [
             asyncio.create_task(self._every(self.parts.limits.lease / 3, self._renew)),
             asyncio.create_task(self._every(self.parts.limits.lease / 3, self._sweep)),
+            asyncio.create_task(self._every(self.parts.limits.lease, self._audit)),
             asyncio.create_task(self._every(1.0, self._put_away)),
             asyncio.create_task(self._every(600.0, self._leases.prune)),
         ]
@@ -134,6 +136,21 @@ class ConversationHost:
         for key, error in zip(keys, found, strict=True):
             if isinstance(error, BaseException):
                 log.warning("taking over failed", extra={"conversation_id": key.conversation, "error": repr(error)})
+
+    async def _audit(self) -> None:
+        """Take up again what this host owns by Postgres and knows nothing of.
+
+        An answer of Postgres that was lost on its way can leave such a turn. One look may meet a turn on its way in or
+        out; the second one counts.
+        """
+        owned = await self._leases.unfinished(self.id, 2 * self.parts.limits.lease)
+        missing = {(key, turn) for key, turn in owned if key not in self._actors or turn not in self._actors[key].turns}
+        for key in {key for key, turn in missing & self._missing}:
+            log.warning("taking a conversation up again", extra={"conversation_id": key.conversation})
+            if key in self._actors:
+                self._actors[key].stop(Fenced("this conversation is taken up again"))
+            await self.resume(key)
+        self._missing = missing
 
     async def _put_away(self) -> None:
         """Put idle conversations away, and the least recently used ones while memory is short."""

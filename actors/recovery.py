@@ -63,7 +63,10 @@ async def _begin(run: TurnRun, first: list[tuple[str, dict[str, object]]]) -> tu
             outcome = failure(error, live.id)
             break
         except Overloaded as error:  # the turn stands in Postgres: it waits for its place at the model
-            if time.monotonic() > deadline or live.cancelled:
+            if live.cancelled:
+                outcome = Outcome("cancelled")
+                break
+            if time.monotonic() > deadline:
                 outcome = failure(error, live.id)
                 break
             await asyncio.sleep(POLL)
@@ -90,16 +93,19 @@ async def _inherit(run: TurnRun) -> tuple[Outcome, Layout | None] | None:
             _remember(live, progress)
             if progress.sealed is not None:
                 return _ended(live, progress, progress.sealed)
-        request = _joining(run)
+        request = live.request = _joining(run)
         if progress is None or progress.alive:
             try:
                 if live.cancelled:
                     await parts.llm.cancel(request)
                 outcome = await parts.llm.generate(request)
-            except Unavailable:
+            except (Unavailable, Overloaded):
                 outcome = Outcome("elsewhere")
             if outcome.ending != "elsewhere":
-                return outcome, live.layout(outcome) or (_layout(progress) if progress else None)
+                layout = live.layout(outcome)
+                if layout is None and (whole := await _progress(parts, run.key, live)) and whole.events:
+                    layout = _completed(_layout(whole), len(outcome.text))
+                return outcome, layout
             if progress is None:
                 return None
             await asyncio.sleep(POLL)

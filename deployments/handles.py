@@ -88,20 +88,26 @@ class HandleHosts:
         return self._handle.options(session_id=key.session)
 
     async def _repeat(self, key: ConversationKey, call: Callable[[Any], Awaitable[Any]]) -> Any:
-        deadline, fenced = time.monotonic() + self._patience, 0
+        deadline: float | None = None  # counts from the first failure: a call may wait for a whole turn
+        unknown: errors.CommitUnknown | None = None
+        fenced = 0
         handle = self._session(key)
         while True:
+            began = time.monotonic()
             try:
                 return await ask(lambda: call(handle))
             except Fenced as error:
                 fenced += 1
                 if fenced > self._fenced:
                     raise Unavailable("the conversation is moving between hosts") from error
-            except errors.CommitUnknown:
-                raise
-            except Unavailable:
-                if time.monotonic() > deadline:
-                    raise
+            except (Unavailable, Overloaded) as error:
+                if isinstance(error, errors.CommitUnknown):
+                    unknown = error
+                now = time.monotonic()
+                if deadline is None or now - began > self._patience:
+                    deadline = now + self._patience
+                if now > deadline or isinstance(error, Overloaded):
+                    raise unknown or error from None
             await asyncio.sleep(0.05 * (fenced + 1))
 
 

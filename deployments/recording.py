@@ -39,6 +39,9 @@ class Recording:
 
     async def claim(self) -> bool:
         """False if another process holds this generation; without a journal it goes on unrecorded."""
+        if not self._request.journal:
+            self.lost = True
+            return True
         claimed = await self._told(self._journal.claim(self._request, self._writer))
         self.claimed, self.lost = bool(claimed), claimed is None
         return claimed is not False

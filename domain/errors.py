@@ -57,6 +57,10 @@ class NotFound(BrainError):
     code = "not_found"
 
 
+class MessageGone(NotFound):
+    """The message of this turn was deleted."""
+
+
 class ModelNotFound(NotFound):
     """There is no such model, or it is not allowed here."""
 

@@ -17,7 +17,8 @@ class GenerationRequest:
     `n` is the last event number that the caller knows of in the attempt's journal. `live` asks for each delta at once;
     otherwise they are journalled in larger batches. `messages` have OpenAI's shape. `intent` chooses the template of
     the built-in model. `chain` are the models that may answer instead, in order, before the first delta. `join`: never
-    start it, answer `elsewhere` if it does not run here.
+    start it, answer `elsewhere` if it does not run here. `journal`: whether it is journalled at all. `kept`: whether it
+    is a stored turn's, whose stream ends with a terminal event.
     """
 
     tenant: str
@@ -32,6 +33,7 @@ class GenerationRequest:
     live: bool = True
     journal: bool = True
     join: bool = False
+    kept: bool = True
 
     @property
     def name(self) -> str:

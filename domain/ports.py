@@ -126,6 +126,10 @@ class Leases(Protocol):
         """Remove what nobody will ask for again: old idempotency keys, confirmed outbox rows, leases long gone."""
         ...
 
+    async def unfinished(self, host: str, age: float) -> list[tuple[ConversationKey, str]]:
+        """Unfinished turns, older than `age` seconds, of the conversations that `host` owns."""
+        ...
+
     async def orphans(self, lease: float, limit: int) -> list[ConversationKey]:
         """Conversations with unfinished turns whose host has not renewed for `lease` seconds."""
         ...

@@ -6,7 +6,7 @@ from typing import Any
 from domain.commands import Ended, Send, UnfinishedTurn
 from domain.context import Remembered
 from domain.conversation import Conversation, ConversationKey
-from domain.errors import IdempotencyMismatch, NotFound
+from domain.errors import IdempotencyMismatch, MessageGone, NotFound
 from domain.message import Message
 from domain.ports import AcceptedTurn, Activation, Ownership, Reply
 from domain.turn import Turn, TurnStatus
@@ -194,7 +194,7 @@ class PostgresConversations:
     async def _replayed(self, tenant: str, turn_id: str, replayed: bool) -> AcceptedTurn:
         turn, user_message, _ = await self._turn(tenant, turn_id)
         if user_message is None:
-            raise NotFound("the message of this turn was deleted")
+            raise MessageGone()
         return AcceptedTurn(turn, user_message, replayed)
 
     async def _turn(self, tenant: str, turn_id: str) -> tuple[Turn, Message | None, Message | None]:

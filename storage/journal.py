@@ -23,6 +23,7 @@ from domain.ports import Progress
 from storage.redis import Pipeline
 
 SEALED, NEXT = ".sealed", ".next"
+UNKEPT_TTL = 30  # seconds that the ended stream of a generation that nobody stores is kept
 _OUTCOME = TypeAdapter(Outcome)
 _SCRIPTS = {name: (Path(__file__).parent / "lua" / f"{name}.lua").read_text() for name in ("append", "claim")}
 _SHA = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SCRIPTS.items()}
@@ -74,7 +75,8 @@ class RedisJournal:
     async def seal(self, request: GenerationRequest, writer: str, outcome: Outcome) -> None:
         key = stream_key(request.tenant, request.turn_id, request.attempt)
         body = {**_OUTCOME.dump_python(outcome, mode="json"), "text": ""}  # the text stands in the deltas
-        await self._append(key, 0, writer, [SEALED, orjson.dumps(body)])
+        after = outcome.deltas[-1][0] if outcome.deltas else request.n
+        await self._append(key, after, writer, [SEALED, orjson.dumps(body)], None if request.kept else UNKEPT_TTL)
 
     async def supersede(self, tenant: str, turn_id: str, attempt: int) -> None:
         await self._append(stream_key(tenant, turn_id, attempt), 0, "", [NEXT, b""])
@@ -103,8 +105,10 @@ class RedisJournal:
     async def close(self) -> None:
         await self._pipeline.close()
 
-    async def _append(self, key: str, after: int, writer: str, pairs: Sequence[Any]) -> int | None:
-        n = int(await self._script("append", key, after, self._ttl, writer, self._claim_ms, *pairs))
+    async def _append(
+        self, key: str, after: int, writer: str, pairs: Sequence[Any], ttl: int | None = None
+    ) -> int | None:
+        n = int(await self._script("append", key, after, ttl or self._ttl, writer, self._claim_ms, *pairs))
         return n if n >= 0 else None
 
     async def _script(self, name: str, key: str, *args: Any) -> Any:

@@ -26,7 +26,13 @@ class PostgresLeases:
             found = await lent.fetch("SELECT * FROM brain.orphans($1, $2)", timedelta(seconds=lease), limit)
         return [ConversationKey(row["tenant_id"], row["conversation_id"]) for row in found]
 
+    async def unfinished(self, host: str, age: float) -> list[tuple[ConversationKey, str]]:
+        async with connection(self._pool) as lent:
+            found = await lent.fetch("SELECT * FROM brain.unfinished_of($1, $2, 1000)", host, timedelta(seconds=age))
+        return [(ConversationKey(row["tenant_id"], row["conversation_id"]), row["turn_id"]) for row in found]
+
     async def prune(self) -> None:
         """Remove idempotency keys past their time, delivered outbox rows, and leases of hosts long gone."""
-        await call(self._pool, "SELECT brain.prune()")
+        while (await call(self._pool, "SELECT brain.prune()"))[0]:
+            continue
         await call(self._pool, "DELETE FROM brain.hosts WHERE renewed_at < now() - interval '1 hour'")

@@ -90,6 +90,10 @@ async def call(pool: Pool, sql: str, *args: Any) -> Any:
     async with connection(pool) as lease:
         try:
             return await lease.fetchrow(sql, *args)
+        except asyncpg.DataError:
+            raise  # of the caller's making, also where the driver found it
+        except asyncpg.PostgresConnectionError as error:
+            raise CommitUnknown("the connection to the database broke during a commit") from error
         except asyncpg.PostgresError as error:
             raise _translate(error) from error
         except _LOST as error:

@@ -75,6 +75,7 @@ def resolve_key(provider: Provider) -> str | None:
 
 def shown(words: str, key: str | None) -> str:
     """A provider's words on one line, bounded and without keys."""
+    words = words.replace("\0", "")  # PostgreSQL stores none
     if key:
         words = words.replace(key, "***")
     return _KEYS.sub("***", " ".join(words[: 16 * MAX_REASON].split()))[:MAX_REASON]

@@ -18,6 +18,8 @@ from domain.turn import Parameters
 
 DONE = b"[DONE]"
 
+MOST_TOKENS = 10**12  # what a provider counts beyond this is nonsense, and fits no column
+
 
 class OpenAIWire:
     """Calls any OpenAI-compatible base URL."""
@@ -121,12 +123,15 @@ def whole(body: bytes, provider: Provider, key: str | None) -> Piece:
 
 
 def usage_of(counts: dict[str, Any]) -> Usage:
-    prompt, completion = int(counts.get("prompt_tokens") or 0), int(counts.get("completion_tokens") or 0)
+    def count(value: Any) -> int:
+        return min(max(int(value or 0), 0), MOST_TOKENS)
+
+    prompt, completion = count(counts.get("prompt_tokens")), count(counts.get("completion_tokens"))
     return Usage(
         prompt_tokens=prompt,
-        cached_tokens=int((counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0),
+        cached_tokens=count((counts.get("prompt_tokens_details") or {}).get("cached_tokens")),
         completion_tokens=completion,
-        total_tokens=int(counts.get("total_tokens") or prompt + completion),
+        total_tokens=count(counts.get("total_tokens") or prompt + completion),
     )
 
 

@@ -46,6 +46,7 @@ async def complete(request: Request, caller: Caller, body: ChatCompletion) -> Re
         chain=tuple(route.id for route in selection.fallback),
         live=bool(body.stream),
         journal=bool(body.stream),
+        kept=False,
     )
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     completion = Completion(asked.turn_id, asked.model, with_usage=with_usage)

@@ -241,6 +241,50 @@ async def test_a_stopping_host_settles_whoever_waits(world, key):
         await waiting
 
 
+async def test_a_turn_that_its_owner_has_lost_is_taken_up_again(world, key):
+    """As after an accept whose answer was lost: Postgres has the turn, and the living owner knows nothing of it."""
+    host = await world.host(lease=0.3)
+    await host.send(make_send(key, "first", model=FAST, wait=True))
+    actor = host._actors[key]
+    lost = await world.store.accept(key, actor._owner, make_send(key, "lost", model=FAST))
+    ended = await eventually(lambda: world.store.ended(key.tenant, lost.turn.id))
+    assert ended.turn.status == "completed" and len(await messages(world.pool, key)) == 4
+
+
+async def test_a_message_behind_a_turn_that_its_owner_has_lost_is_answered(world, key):
+    host = await world.host(lease=60)
+    await host.send(make_send(key, "first", model=FAST, wait=True))
+    await world.store.accept(key, host._actors[key]._owner, make_send(key, "lost", model=FAST))
+    send = make_send(key, "behind it", model="mock,mode=count", wait=True)
+    with pytest.raises(Fenced):
+        await host.send(send)
+    ended = await host.send(send)
+    assert ended.message.content.strip() == "5" and len(await messages(world.pool, key)) == 6
+
+
+async def test_a_queued_turn_that_is_inherited_says_its_opening_once(world, key):
+    first = await world.host()
+    await first.send(make_send(key, "once", model=SLOW))
+    queued = await first.send(make_send(key, "then", model=FAST))
+    await world.kill(first)
+    await world.host()
+    events = await world.events(key.tenant, queued.turn.id)
+    assert [event.type for event in events].count(ACCEPTED) == 1
+    assert [event.n for event in events] == list(range(1, len(events) + 1))
+
+
+async def test_a_turn_that_is_inherited_can_be_cancelled_at_once(world, key):
+    first = await world.host()
+    accepted = await first.send(make_send(key, "long", model="mock,n=2000,itl=25"))
+    await eventually(lambda: _said(world, key, accepted.turn.id, 2))
+    await world.kill(first)
+    second = await world.host()
+    await second.resume(key)
+    await second.cancel(key, accepted.turn.id)
+    assert (await world.store.ended(key.tenant, accepted.turn.id)).turn.status == "cancelled"
+    assert world.mock.open_streams == 0
+
+
 async def test_without_redis_turns_still_commit(world, key, monkeypatch):
     from deployments.hosted_llm import HostedLLM
     from storage.journal import RedisJournal

@@ -61,6 +61,10 @@ BEGIN
             WHERE i.tenant_id = p_tenant AND i.caller = p_caller AND i.key = p_key;
         turn_id := found_key.turn_id;
         outcome := CASE WHEN found_key.body_hash = p_hash AND turn_id IS NOT NULL THEN 'replayed' ELSE 'mismatch' END;
+        IF outcome = 'replayed' AND EXISTS (SELECT FROM brain.turns t WHERE t.tenant_id = p_tenant
+                AND t.id = found_key.turn_id AND t.status IN ('queued', 'running')) THEN
+            PERFORM brain.fence(p_tenant, p_conversation, p_epoch, p_activation);  -- only its owner may take it up
+        END IF;
         RETURN;
     END IF;
     PERFORM brain.fence(p_tenant, p_conversation, p_epoch, p_activation);
@@ -212,11 +216,30 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
         LIMIT p_limit
 $$;
 
-CREATE FUNCTION brain.prune() RETURNS void
+CREATE FUNCTION brain.unfinished_of(p_host uuid, p_age interval, p_limit integer)
+RETURNS TABLE (tenant_id text, conversation_id text, turn_id text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
+    SELECT t.tenant_id, t.conversation_id, t.id FROM brain.turns t
+        JOIN brain.conversations c ON c.tenant_id = t.tenant_id AND c.id = t.conversation_id
+        WHERE t.status IN ('queued', 'running') AND c.host = p_host AND t.created_at < clock_timestamp() - p_age
+        LIMIT p_limit
+$$;
+
+CREATE FUNCTION brain.prune() RETURNS bigint
 LANGUAGE sql SECURITY DEFINER SET search_path = brain, pg_temp AS $$
-    DELETE FROM brain.idempotency WHERE created_at < now() - interval '25 hours';
-    DELETE FROM brain.outbox o WHERE o.created_at < now() - interval '1 day' AND NOT EXISTS (
-        SELECT FROM brain.outbox_consumers c WHERE NOT c.name = ANY (o.confirmed))
+    -- A bounded part of what may go; the number of removed rows, 0 when nothing is left to do.
+    WITH keys AS (
+        DELETE FROM brain.idempotency WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM brain.idempotency WHERE created_at < now() - interval '25 hours' LIMIT 5000))
+        RETURNING 1
+    ), events AS (
+        DELETE FROM brain.outbox WHERE id = ANY (ARRAY(
+            SELECT o.id FROM (SELECT * FROM brain.outbox ORDER BY id LIMIT 5000) o
+                WHERE o.created_at < now() - interval '1 day' AND NOT EXISTS (
+                    SELECT FROM brain.outbox_consumers c WHERE NOT c.name = ANY (o.confirmed))))
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM keys) + (SELECT count(*) FROM events)
 $$;
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA brain FROM PUBLIC;
@@ -225,5 +248,6 @@ GRANT EXECUTE ON FUNCTION brain.tenant() TO brain_definer;
 GRANT CREATE ON SCHEMA brain TO brain_definer;
 ALTER FUNCTION brain.find_api_key(bytea) OWNER TO brain_definer;
 ALTER FUNCTION brain.orphans(interval, integer) OWNER TO brain_definer;
+ALTER FUNCTION brain.unfinished_of(uuid, interval, integer) OWNER TO brain_definer;
 ALTER FUNCTION brain.prune() OWNER TO brain_definer;
 REVOKE CREATE ON SCHEMA brain FROM brain_definer;
