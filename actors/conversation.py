@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from actors.parts import Parts
 from actors.recovery import bring_to_end
-from actors.run import TurnRun, failure, opening
+from actors.run import TurnRun, failure, opening, tell_end
 from actors.turn import LiveTurn
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.context import Remembered
@@ -24,13 +24,12 @@ from domain.errors import (
     BrainError,
     CommitUnknown,
     Fenced,
-    JournalUnavailable,
     NotFound,
     Overloaded,
     Retryable,
     Unavailable,
 )
-from domain.events import CANCELLED, COMPLETED, FAILED, Layout
+from domain.events import Layout
 from domain.ports import AcceptedTurn, Ownership, Reply
 from domain.turn import TurnStatus
 
@@ -38,7 +37,6 @@ log = logging.getLogger("brain.conversation")
 T = TypeVar("T")
 Work = Callable[[], Awaitable[Any]]
 PATIENCE = (0.05, 0.2, 0.75)  # seconds between tries of an accept
-TERMINAL = {TurnStatus.COMPLETED: COMPLETED, TurnStatus.FAILED: FAILED, TurnStatus.CANCELLED: CANCELLED}
 
 
 class ConversationActor:
@@ -274,7 +272,7 @@ class ConversationActor:
         self._forget()
         if not live.done.done():
             live.done.set_result(ended)
-        live.task = asyncio.create_task(_tell(run, ended, len(reply.layout or ())))
+        live.task = asyncio.create_task(tell_end(run, ended, len(reply.layout or ())))
         await self._start_next()
 
     async def _next_attempt(self, live: LiveTurn) -> None:
@@ -386,21 +384,6 @@ class ConversationActor:
 
 async def _nothing() -> None:
     return None
-
-
-async def _tell(run: TurnRun, ended: Ended, after: int) -> None:
-    """The terminal event, after its commit. If the journal is away, readers find the end in Postgres."""
-    kind = TERMINAL[ended.turn.status]
-    message = ended.message.model_dump(mode="json") if ended.message else None
-    data: dict[str, Any] = {"message": message}
-    if kind == COMPLETED and ended.message is not None:
-        data |= {"usage": message and message["usage"], "cost_usd": ended.message.cost_usd}
-    if kind == FAILED:
-        data = {"error": ended.turn.error, "message": message}
-    try:
-        await run.parts.journal.append(run.key.tenant, run.live.id, ended.turn.attempt, [(kind, data)], after)
-    except JournalUnavailable:
-        return
 
 
 def _settle(future: "asyncio.Future[Any]", error: Exception) -> None:

@@ -7,16 +7,20 @@ from typing import Any
 
 from actors.parts import Parts
 from actors.turn import LiveTurn, unjournalled
+from domain.commands import Ended
 from domain.context import Remembered, build_prompt
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BrainError, JournalUnavailable, ModelNotFound
-from domain.events import ACCEPTED, INTENT, MODEL, RESET, Layout
+from domain.events import ACCEPTED, CANCELLED, COMPLETED, FAILED, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
 from domain.message import MessageStatus
 from domain.model import AUTO
 from domain.ports import Reply
 from domain.selection import Selection, select
+from domain.turn import TurnStatus
+
+TERMINAL = {TurnStatus.COMPLETED: COMPLETED, TurnStatus.FAILED: FAILED, TurnStatus.CANCELLED: CANCELLED}
 
 
 class TurnRun:
@@ -190,3 +194,18 @@ def failure(error: BrainError, turn_id: str) -> Outcome:
     if isinstance(error, ModelNotFound):
         body["param"] = "model"
     return Outcome("failed", error=body, status=error.status)
+
+
+async def tell_end(run: TurnRun, ended: Ended, after: int) -> None:
+    """The terminal event, after its commit. If the journal is away, readers find the end in Postgres."""
+    kind = TERMINAL[ended.turn.status]
+    message = ended.message.model_dump(mode="json") if ended.message else None
+    data: dict[str, Any] = {"message": message}
+    if kind == COMPLETED and ended.message is not None:
+        data |= {"usage": message and message["usage"], "cost_usd": ended.message.cost_usd}
+    if kind == FAILED:
+        data = {"error": ended.turn.error, "message": message}
+    try:
+        await run.parts.journal.append(run.key.tenant, run.live.id, ended.turn.attempt, [(kind, data)], after)
+    except JournalUnavailable:
+        return

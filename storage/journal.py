@@ -90,7 +90,7 @@ class RedisJournal:
         except ResponseError as error:
             raise JournalUnavailable(str(error)) from error
         events, sealed, closed = [], None, False
-        for entry in _pairs(entries):
+        for entry in entries:
             kind, event = read_entry(turn_id, attempt, entry)
             if kind == SEALED:
                 sealed = _OUTCOME.validate_json(event.data["mark"])
@@ -124,11 +124,3 @@ class RedisJournal:
             return await self._pipeline.send("EVAL", _SCRIPTS[name], 2, key, key + ":claim", *args)
         except ResponseError as error:
             raise JournalUnavailable(str(error)) from error
-
-
-def _pairs(entries: Any) -> list[tuple[bytes, list[bytes]]]:
-    """redis-py's parsed entries back as [id, [field, value, …]], the shape of the wire."""
-    return [
-        (entry[0], [part for pair in entry[1].items() for part in pair] if isinstance(entry[1], dict) else entry[1])
-        for entry in entries or ()
-    ]

@@ -93,7 +93,7 @@ def test_the_beginning_of_a_prompt_stays_the_same_and_history_goes_in_blocks():
     for i in range(200):
         order = 2 * i + 1
         prompt = build_prompt("system", history, order, window_from, 1000)
-        told = [message for message in prompt.messages if True]
+        told = prompt.messages
         if previous is not None and told[: len(previous)] != previous:
             changes += 1
         previous, window_from = told, prompt.window_from
