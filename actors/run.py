@@ -87,6 +87,7 @@ class TurnRun:
         if outcome.ending in ("completed", "cancelled"):
             status = "completed" if outcome.ending == "completed" else "cancelled"
         route = self.parts.catalog.find(outcome.model) if outcome.model else None
+        cost = route.model.cost_usd(outcome.usage) if route else None
         model = outcome.model or (self.selection.route.id if self.selection else None)
         return Reply(
             status=status,
@@ -95,7 +96,7 @@ class TurnRun:
             model=model,
             intent=live.intent,
             usage=outcome.usage,
-            cost_usd=route.model.cost_usd(outcome.usage) if route else None,
+            cost_usd=None if cost is None else float(cost),
             error=outcome.error if status == "failed" else None,
             layout=layout if layout is not None else unjournalled(),
             trace=self._trace(outcome),

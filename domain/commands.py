@@ -1,13 +1,16 @@
 """What is asked of a conversation's host, and what it answers. Plain data, for it crosses processes."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from decimal import Decimal
+from typing import Any, Literal
 
 from domain.carried import carried
 from domain.conversation import ConversationKey
 from domain.message import Message
 from domain.model import AUTO
 from domain.turn import OnBusy, Turn
+
+Keep = Literal["first", "best", "all"]
 
 
 @carried
@@ -16,7 +19,9 @@ class Send:
     """A user's message. Ids and the idempotency key are made once per request, before the first try.
 
     `body_hash` tells whether a repeated key came with the same body. `understand`: classify the message even if the
-    caller named a model. `wait`: answer when the turn has ended, not when it was accepted.
+    caller named a model. `wait`: answer when the turn has ended, not when it was accepted. `regenerates`: the message
+    whose reply is made anew; no user message is added then. `models`: several that answer side by side, of which `keep`
+    chooses. `reserve`: USD to hold of the tenant's budget until the turn has ended.
     """
 
     key: ConversationKey
@@ -33,6 +38,10 @@ class Send:
     live: bool = True
     understand: bool = True
     wait: bool = False
+    regenerates: str | None = None
+    models: tuple[str, ...] = ()
+    keep: Keep = "first"
+    reserve: Decimal | None = None
 
 
 @carried
@@ -79,7 +88,10 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedTurn:
-    """A queued or running turn, with all that its owner needs to bring it to its end."""
+    """A queued or running turn, with all that its owner needs to bring it to its end.
+
+    `user_message` is the one that is answered, also where an earlier turn brought it and this one `regenerates`.
+    """
 
     turn: Turn
     user_message: Message
@@ -88,6 +100,9 @@ class UnfinishedTurn:
     live: bool
     understand: bool
     cancel_requested: bool = False
+    regenerates: str | None = None
+    models: tuple[str, ...] = ()
+    keep: Keep = "first"
 
     @property
     def order(self) -> int:

@@ -91,6 +91,14 @@ class IdempotencyMismatch(BrainError):
     code = "idempotency_mismatch"
 
 
+class BudgetExceeded(BrainError):
+    """The tenant's budget for this period is spent."""
+
+    status = 402
+    type = "billing_error"
+    code = "budget_exceeded"
+
+
 class IllegalMove(BrainError):
     """A turn cannot make this move from the state it is in."""
 

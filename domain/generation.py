@@ -7,6 +7,7 @@ from domain.carried import carried
 from domain.message import Usage
 
 Ending = Literal["completed", "failed", "cancelled", "elsewhere"]
+Why = Literal["first", "retry", "fallback", "hedge", "continued", "reattached", "shadow", "side", "judge"]
 
 
 @carried
@@ -16,9 +17,13 @@ class GenerationRequest:
 
     `n` is the last event number that the caller knows of in the attempt's journal. `live` asks for each delta at once;
     otherwise they are journalled in larger batches. `messages` have OpenAI's shape. `intent` chooses the template of
-    the built-in model. `chain` are the models that may answer instead, in order, before the first delta. `join`: never
-    start it, answer `elsewhere` if it does not run here. `journal`: whether it is journalled at all. `kept`: whether it
-    is a stored turn's, whose stream ends with a terminal event.
+    the built-in model. `parameters` are those of `Parameters` and what OpenAI's chat API calls `tools`, `tool_choice`,
+    `parallel_tool_calls` and `response_format`. `chain` are the models that may answer instead, in order, before the
+    first delta. `join`: never start it, answer `elsewhere` if it does not run here. `journal`: whether it is journalled
+    at all. `kept`: whether it is a stored turn's, whose stream ends with a terminal event. `prefix`: text that this
+    attempt has said already; the answer goes on after it. `stable`: how many of the first messages will stand unchanged
+    in the conversation's next prompt. `session` names what shares a prefix (the conversation). `weight`: the tenant's
+    share of its provider.
     """
 
     tenant: str
@@ -34,6 +39,11 @@ class GenerationRequest:
     journal: bool = True
     join: bool = False
     kept: bool = True
+    prefix: str = ""
+    stable: int = 0
+    session: str = ""
+    weight: float = 1.0
+    traceparent: str | None = None
 
     @property
     def name(self) -> str:
@@ -43,7 +53,11 @@ class GenerationRequest:
 @carried
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call of a provider, as the trace tells it. Times: unix seconds and milliseconds."""
+    """One call of a provider, as the trace tells it. Times: unix seconds and milliseconds.
+
+    `why` it was made; `waited_ms`: for a place at the provider. `usage`: what it is charged for, None where nothing is;
+    `estimated` where the provider never said. `reply`: whether its text is part of the reply.
+    """
 
     model: str
     provider: str
@@ -52,6 +66,11 @@ class Attempt:
     started_at: float
     first_token_ms: float | None
     total_ms: float
+    why: Why = "first"
+    waited_ms: float = 0.0
+    usage: Usage | None = None
+    estimated: bool = False
+    reply: bool = False
 
 
 @carried
@@ -74,3 +93,4 @@ class Outcome:
     deltas: tuple[tuple[int, int], ...] = ()
     models: tuple[tuple[int, str, str], ...] = ()  # (n, model, reason) of `turn.model` events after the first
     attempts: tuple[Attempt, ...] = ()
+    tool_calls: tuple[dict[str, Any], ...] = ()  # in OpenAI's shape

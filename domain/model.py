@@ -1,11 +1,14 @@
 """Models, their providers and the routing between them: the shape of `--config` files and of Serve's `user_config`."""
 
 import re
+from datetime import UTC, datetime
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
 
+from domain.local_model import VllmOptions
 from domain.message import Usage
 from domain.turn import Parameters
 
@@ -28,6 +31,23 @@ class Timeouts(Strict):
     total: float = Field(600, gt=0)
 
 
+class Breaker(Strict):
+    """When calls of a model stop after failures, and when one of them tries again. Times in seconds."""
+
+    failures: int = Field(5, ge=1, description="in a row, or half of all calls, within `window`")
+    window: float = Field(30, gt=0)
+    open: float = Field(10, gt=0, description="until a single probe may try")
+
+
+class Prices(Strict):
+    """What a model costs from a moment on, in USD a million tokens."""
+
+    since: AwareDatetime = Field(alias="from")
+    price_in: float = Field(ge=0)
+    price_out: float = Field(ge=0)
+    price_cached: float | None = Field(None, ge=0, description="of prompt tokens that the provider had cached")
+
+
 class Model(Strict):
     """One model of a provider. An id with `*` is a pattern that allows every id it matches."""
 
@@ -37,20 +57,54 @@ class Model(Strict):
     max_output_tokens: int = Field(1024, gt=0, description="reserved for the answer when the prompt is built")
     price_in: float | None = Field(None, ge=0, description="USD a million prompt tokens")
     price_out: float | None = Field(None, ge=0, description="USD a million completion tokens")
+    price_cached: float | None = Field(None, ge=0, description="USD a million cached prompt tokens, else `price_in`")
+    prices: list[Prices] = Field([], description="later price lists; each holds from its date on")
     quality: float | None = Field(None, ge=0, le=1)
     capabilities: list[str] = ["chat"]
     defaults: Parameters = Parameters()
+    api: Literal["chat", "responses"] = Field("chat", description="of an `openai` provider: which of its two APIs")
+    tokenizer: str | None = Field(None, description="folder or tokenizer.json that counts where the provider does not")
+    concurrency: int | None = Field(None, gt=0, description="calls at once in one replica; else the provider's bound")
+    hedge: bool = Field(False, description="ask a second time when the first token is later than usual")
+    continues: bool = Field(False, description="after a failure past the first token, go on from the partial text")
+    reattach: bool = Field(False, description="`responses` only: run in the background and re-attach to a lost stream")
     reset: bool = Field(False, description="after a failure past the first token, start again with `turn.reset`")
+    vllm: VllmOptions | None = Field(None, description="of a `vllm` provider: how this service runs it")
 
     @property
     def is_pattern(self) -> bool:
         return "*" in self.id
 
-    def cost_usd(self, usage: Usage | None) -> float | None:
-        """What a reply cost, or None without a price or without counts."""
-        if usage is None or self.price_in is None or self.price_out is None:
+    def priced(self, when: datetime | None = None) -> "Prices | None":
+        """The prices that hold at `when` (now); None where the model has none."""
+        when = when or datetime.now(UTC)
+        for prices in sorted(self.prices, key=lambda one: one.since, reverse=True):
+            if prices.since <= when:
+                return prices
+        if self.price_in is None or self.price_out is None:
             return None
-        return (usage.prompt_tokens * self.price_in + usage.completion_tokens * self.price_out) / 1e6
+        return Prices.model_construct(
+            since=datetime.min.replace(tzinfo=UTC),
+            price_in=self.price_in,
+            price_out=self.price_out,
+            price_cached=self.price_cached,
+        )
+
+    def cost_usd(self, usage: Usage | None, when: datetime | None = None) -> Decimal | None:
+        """What these tokens cost, exactly, by the prices that held at `when`; None without a price or counts."""
+        prices = self.priced(when)
+        if usage is None or prices is None:
+            return None
+        cached = min(usage.cached_tokens, usage.prompt_tokens)
+        full, reduced, out = (
+            Decimal(str(price))
+            for price in (
+                prices.price_in,
+                prices.price_in if prices.price_cached is None else prices.price_cached,
+                prices.price_out,
+            )
+        )
+        return ((usage.prompt_tokens - cached) * full + cached * reduced + usage.completion_tokens * out) / 1_000_000
 
 
 class Provider(Strict):
@@ -63,7 +117,9 @@ class Provider(Strict):
     key_file: str | None = None
     timeouts: Timeouts = Timeouts()
     retries: int = Field(2, ge=0, le=10, description="more tries before the first token")
-    max_connections: int = Field(256, gt=0)
+    max_connections: int = Field(256, gt=0, description="calls at once in one replica")
+    max_waiting: int = Field(2048, ge=0, description="calls that may wait for one of them, over all tenants")
+    breaker: Breaker = Breaker()
     models: list[Model] = []
 
     @field_validator("key")
@@ -75,7 +131,7 @@ class Provider(Strict):
 
     @model_validator(mode="after")
     def hosted_needs_url(self) -> "Provider":
-        if self.kind == "openai" and not (self.base_url or "").startswith(("http://", "https://")):
+        if self.kind in ("openai", "anthropic") and not (self.base_url or "").startswith(("http://", "https://")):
             raise ValueError(f"provider {self.name!r} needs a base_url that starts with http:// or https://")
         return self
 

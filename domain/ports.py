@@ -16,6 +16,7 @@ from domain.embedding import EmbedderInfo, Embedding
 from domain.events import Event, Layout, Position
 from domain.generation import GenerationRequest, Outcome
 from domain.message import Intent, Message, MessageStatus, Usage
+from domain.model_settings import ModelSettings
 from domain.turn import Turn
 
 
@@ -232,11 +233,15 @@ class LanguageModel(Protocol):
 @carried
 @dataclass(frozen=True, slots=True)
 class Understanding:
-    """What a message was taken to mean, and its vector, which is handed on."""
+    """What a message was taken to mean, and its vector, which is handed on.
+
+    `complexity`: the probability, in [0, 1], that a cheap model's answer would not do; None without a scorer.
+    """
 
     intent: Intent
     ranked: list[Intent]
     embedding: Embedding
+    complexity: float | None = None
 
 
 class Classifier(Protocol):
@@ -255,6 +260,22 @@ class Embedder(Protocol):
     async def count_tokens(self, texts: Sequence[str]) -> int: ...
 
     async def describe(self) -> EmbedderInfo: ...
+
+
+class TenantModels(Protocol):
+    """Tenants' rules for models, at most a second or two old."""
+
+    async def settings(self, tenant: str) -> ModelSettings:
+        """Raises `Unavailable` where they were never read and cannot be now."""
+        ...
+
+
+class Health(Protocol):
+    """Which models fail at the moment, as far as this process has heard."""
+
+    def unhealthy(self) -> frozenset[str]:
+        """`provider/model` of every model whose circuit breaker is open; costs no I/O."""
+        ...
 
 
 class Clock(Protocol):

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from domain.errors import GenerationError
 from domain.generation import GenerationRequest
@@ -16,11 +16,18 @@ _KEYS = re.compile(r"\bsk-[\w*-]{6,}|\bBearer\s+\S+", re.IGNORECASE)
 
 
 class Piece(NamedTuple):
-    """What arrived together: text, and at the end why the model stopped and what it counted."""
+    """What arrived together: text, and at the end why the model stopped and what it counted.
+
+    `finish_reason` in OpenAI's words. `tool_calls`: deltas in the shape of OpenAI's chat stream (`index`, `id`, `type`,
+    `function`). `ref`, `cursor`: where the provider lets a lost stream be taken up again: its name there, and how far.
+    """
 
     text: str = ""
     finish_reason: str | None = None
     usage: Usage | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    ref: str | None = None
+    cursor: int | None = None
 
 
 class ProviderFailure(GenerationError):
