@@ -212,4 +212,6 @@ def _chain(catalog: Catalog, situation: Situation, open_to: dict[str, _Candidate
 
 def _place(route: Route, chain: list[Route]) -> str:
     ids = [one.id for one in chain]
-    return f"fallback {ids.index(route.id) + 1}" if route.id in ids else "not chosen"
+    if route.id in ids:
+        return f"fallback {ids.index(route.id) + 1}"
+    return "answers where no language model is configured" if route.provider.kind == SCRIPTED else "not chosen"
