@@ -13,12 +13,12 @@ from serve_app.cli.options import Data, read_settings
 def chat(
     url: Annotated[
         str | None,
-        typer.Option(envvar="BRAIN_URL", help="Address of the service [default: that of `brain up` on this machine]."),
+        typer.Option(envvar="BRAIN_URL", help="Address of the service (default: that of `brain up` on this machine)."),
     ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(
-            envvar="BRAIN_API_KEY", help="API key [default: that of `brain up` on this machine].", show_default=False
+            envvar="BRAIN_API_KEY", help="API key (default: that of `brain up` on this machine).", show_default=False
         ),
     ] = None,
     conversation: Annotated[str | None, typer.Option(metavar="ID", help="Go on with this conversation.")] = None,

@@ -11,7 +11,7 @@ from serve_app.settings import Settings, variable
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder of everything that is kept [default: ~/.local/share/brain]."),
+    typer.Option("--data", metavar="DIR", help="Folder of everything that is kept (default: ~/.local/share/brain)."),
 ]
 
 

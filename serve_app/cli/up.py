@@ -11,8 +11,8 @@ from serve_app.cli.options import Data, read_settings
 
 
 def up(
-    host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="TCP port [default: 8000].")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (default: 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="TCP port (default: 8000).")] = None,
     data: Data = None,
     provider_url: Annotated[
         str | None, typer.Option(metavar="URL", help="OpenAI-compatible base URL, ending in /v1.")
