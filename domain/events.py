@@ -10,6 +10,7 @@ from typing import Any
 
 ACCEPTED, INTENT, MODEL = "turn.accepted", "turn.intent", "turn.model"
 DELTA, RESET = "message.delta", "turn.reset"
+CANDIDATE_DELTA, CANDIDATE_COMPLETED = "candidate.delta", "candidate.completed"  # of models that answer side by side
 COMPLETED, FAILED, CANCELLED = "turn.completed", "turn.failed", "turn.cancelled"
 TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
 

@@ -23,7 +23,8 @@ class GenerationRequest:
     at all. `kept`: whether it is a stored turn's, whose stream ends with a terminal event. `prefix`: text that this
     attempt has said already; the answer goes on after it. `stable`: how many of the first messages will stand unchanged
     in the conversation's next prompt. `session` names what shares a prefix (the conversation). `weight`: the tenant's
-    share of its provider.
+    share of its provider. `side`: its place among the models that answer one turn side by side: its deltas are
+    `candidate.delta` events then, and it has no end in the journal.
     """
 
     tenant: str
@@ -44,10 +45,12 @@ class GenerationRequest:
     session: str = ""
     weight: float = 1.0
     traceparent: str | None = None
+    side: int | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.turn_id}/{self.attempt}"
+        name = f"{self.turn_id}/{self.attempt}"
+        return name if self.side is None else f"{name}~{self.side}"
 
 
 @carried

@@ -77,6 +77,13 @@ class VllmOptions(Part):
     )
     lora: Lora | None = None
 
+    @field_validator("source")
+    @classmethod
+    def found_from_everywhere(cls, source: str) -> str:
+        if source.startswith((".", "~")):
+            raise ValueError(f"{source!r}: a folder must be absolute, for replicas run in folders of their own")
+        return source
+
     @field_validator("engine")
     @classmethod
     def has_options_of_its_own(cls, engine: dict[str, Any]) -> dict[str, Any]:

@@ -71,6 +71,14 @@ class Model(Strict):
     reset: bool = Field(False, description="after a failure past the first token, start again with `turn.reset`")
     vllm: VllmOptions | None = Field(None, description="of a `vllm` provider: how this service runs it")
 
+    @model_validator(mode="after")
+    def one_way_to_go_on(self) -> "Model":
+        if self.api == "responses" and self.continues:
+            raise ValueError("a model of the Responses API cannot be prompted with a partial text: use `reattach`")
+        if self.reattach and self.api != "responses":
+            raise ValueError("`reattach` needs `api: responses`")
+        return self
+
     @property
     def is_pattern(self) -> bool:
         return "*" in self.id

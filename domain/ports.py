@@ -6,6 +6,7 @@ Every method of a store may raise `Unavailable` (nothing happened) and, where it
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, Protocol
 
 from domain.carried import carried
@@ -15,6 +16,7 @@ from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
 from domain.events import Event, Layout, Position
 from domain.generation import GenerationRequest, Outcome
+from domain.ledger import Charge, Version
 from domain.message import Intent, Message, MessageStatus, Usage
 from domain.model_settings import ModelSettings
 from domain.turn import Turn
@@ -30,13 +32,17 @@ class Ownership:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """What a host takes over with a conversation: its state, its recent messages, its unfinished turns in order."""
+    """What a host takes over with a conversation: its state, its recent messages, its unfinished turns in order.
+
+    `model`: the one of its last reply.
+    """
 
     ownership: Ownership
     conversation: Conversation
     window_from: int
     recent: list[Remembered]
     unfinished: list[UnfinishedTurn]
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,11 @@ class AcceptedTurn:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a turn ends: the reply to store (none if `text` is empty), the layout of its stream, and the trace."""
+    """How a turn ends: the reply to store (none if `text` is empty), the layout of its stream, and the trace.
+
+    `calls`: what this attempt is charged for; without any, `usage` counts as its one call. `versions`: other answers to
+    keep beside a stored reply.
+    """
 
     status: MessageStatus
     message_id: str
@@ -66,6 +76,8 @@ class Reply:
     provider: str | None = None
     estimated: bool = False
     citations: list[dict[str, Any]] = field(default_factory=list)
+    calls: tuple[Charge, ...] = ()
+    versions: tuple[Version, ...] = ()
 
 
 class ConversationStore(Protocol):
@@ -76,9 +88,11 @@ class ConversationStore(Protocol):
         ...
 
     async def accept(self, key: ConversationKey, owner: Ownership, send: Send) -> AcceptedTurn:
-        """One transaction: idempotency key, fence, next `seq`, user message, turn, outbox event.
+        """One transaction: idempotency key, fence, reservation, next `seq`, user message, turn, outbox event.
 
-        Raises `IdempotencyMismatch`, and `ConversationBusy` for `on_busy: reject` with an unfinished turn.
+        A turn that `regenerates` adds no message: `NotFound` where the named one, or the user's that it answers, is no
+        part of the conversation. Raises `IdempotencyMismatch`, `ConversationBusy` for `on_busy: reject` with an
+        unfinished turn, and `BudgetExceeded` where `reserve` could cross the tenant's hard limit.
         """
         ...
 
@@ -86,16 +100,19 @@ class ConversationStore(Protocol):
         """Move a queued turn to running; True if its cancellation was asked for meanwhile."""
         ...
 
-    async def next_attempt(self, key: ConversationKey, owner: Ownership, turn_id: str, attempt: int) -> None:
-        """Make `attempt` the current one of a running turn."""
+    async def next_attempt(
+        self, key: ConversationKey, owner: Ownership, turn_id: str, attempt: int, calls: Sequence[Charge] = ()
+    ) -> None:
+        """Make `attempt` the current one of a running turn; `calls` are those of the attempt before it."""
         ...
 
     async def finish(
         self, key: ConversationKey, owner: Ownership, turn: UnfinishedTurn, attempt: int, reply: Reply
     ) -> Ended:
-        """One transaction: reply, usage, trace, outbox event, and the turn's end.
+        """One transaction: reply, ledger, trace, outbox event, the turn's end, and what was held for it given back.
 
-        A turn whose cancellation was asked for before ends as cancelled. Finishing again answers what was stored.
+        A reply that `regenerates` supersedes the one before it if it is complete, else it stands beside it. A turn
+        whose cancellation was asked for before ends as cancelled. Finishing again answers what was stored.
         """
         ...
 
@@ -107,12 +124,45 @@ class ConversationStore(Protocol):
         """Remove the conversation and all that belongs to it."""
         ...
 
+    async def shadow(self, key: ConversationKey, turn_id: str, report: dict[str, Any], calls: Sequence[Charge]) -> None:
+        """Add `report` to the trace of a completed turn as `shadow`, and charge `calls`. Raises `NotFound`."""
+        ...
+
+    async def before(self, key: ConversationKey, order: int, limit: int) -> list[Remembered]:
+        """The user's message at `order` and at most `limit` messages before it, no superseded ones, in order of `seq`.
+
+        Replies to the message itself are left out.
+        """
+        ...
+
     async def replayed(self, key: ConversationKey, send: Send) -> AcceptedTurn | None:
         """The turn that this idempotency key named before, or None. Raises `IdempotencyMismatch`."""
         ...
 
     async def ended(self, tenant: str, turn_id: str) -> Ended | None:
         """A turn as stored, if it has ended; None while it runs. Raises `NotFound`."""
+        ...
+
+
+class Ledger(Protocol):
+    """Money for calls that belong to no stored turn. A tenant without a budget is not held up."""
+
+    async def reserve(self, tenant: str, turn_id: str, usd: Decimal | None, seconds: float) -> None:
+        """Hold `usd` of the tenant's budget, for `seconds` if nobody settles. Raises `BudgetExceeded`."""
+        ...
+
+    async def settle(
+        self,
+        tenant: str,
+        turn_id: str,
+        calls: Sequence[Charge],
+        *,
+        attempt: int = 1,
+        user_id: str | None = None,
+        caller: str | None = None,
+        conversation_id: str | None = None,
+    ) -> None:
+        """Enter the calls, once each, and give back what was held. Safe to repeat, also after `CommitUnknown`."""
         ...
 
 
@@ -245,8 +295,9 @@ class Understanding:
 
 
 class Classifier(Protocol):
-    async def classify(self, text: str) -> Understanding:
-        """Raises `Unavailable` or `Overloaded`; a turn goes on without an intent then."""
+    async def classify(self, text: str, tenant: str = "") -> Understanding:
+        """`tenant`: whose own complexity score counts. Raises `Unavailable` or `Overloaded`; a turn goes on without an
+        intent then."""
         ...
 
 

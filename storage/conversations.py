@@ -1,20 +1,25 @@
 """The writes of a conversation's owner (`domain.ports.ConversationStore`): each is one call of a function in SQL."""
 
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from domain.commands import Ended, Send, UnfinishedTurn
 from domain.context import Remembered
 from domain.conversation import Conversation, ConversationKey
-from domain.errors import IdempotencyMismatch, MessageGone, NotFound
+from domain.errors import BudgetExceeded, IdempotencyMismatch, MessageGone, NotFound
+from domain.ledger import Charge
 from domain.message import Message
 from domain.ports import AcceptedTurn, Activation, Ownership, Reply
 from domain.turn import Turn, TurnStatus
 from storage import rows
+from storage.history import History
 from storage.postgres import Pool, call, reading
+from storage.shadows import Shadows
 
 
-class PostgresConversations:
+class PostgresConversations(History, Shadows):
     """`recent`: how many messages an activation reads at the most."""
 
     def __init__(self, pool: Pool, recent: int = 200) -> None:
@@ -39,12 +44,13 @@ class PostgresConversations:
             window_from=state["window_from"],
             recent=[Remembered.of(order, seq, role, content) for order, seq, role, content in found["recent"]],
             unfinished=[_unfinished(turn) for turn in found["unfinished"]],
+            model=found.get("model"),
         )
 
     async def accept(self, key: ConversationKey, owner: Ownership, send: Send) -> AcceptedTurn:
         row = await call(
             self._pool,
-            "SELECT * FROM brain.accept_turn($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16)",
+            "SELECT * FROM brain.accept_turn($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20)",
             key.tenant,
             key.conversation,
             owner.epoch,
@@ -61,11 +67,19 @@ class PostgresConversations:
             send.live,
             send.understand,
             send.on_busy == "reject",
+            send.regenerates,
+            list(send.models),
+            send.keep,
+            send.reserve,
         )
+        if row["outcome"] == "budget":
+            raise BudgetExceeded()
         if row["outcome"] == "mismatch":
             raise IdempotencyMismatch()
         if row["outcome"] == "replayed":
             return await self._replayed(key.tenant, row["turn_id"], replayed=row["turn_id"] != send.turn_id)
+        if send.regenerates is not None:
+            return await self._replayed(key.tenant, send.turn_id, replayed=False)
         turn = Turn.model_construct(
             id=send.turn_id,
             object="turn",
@@ -102,16 +116,28 @@ class PostgresConversations:
         row = await call(self._pool, sql, key.tenant, key.conversation, owner.epoch, owner.activation, turn_id)
         return bool(row[0])
 
-    async def next_attempt(self, key: ConversationKey, owner: Ownership, turn_id: str, attempt: int) -> None:
-        sql = "SELECT brain.next_attempt($1, $2, $3, $4, $5, $6)"
-        await call(self._pool, sql, key.tenant, key.conversation, owner.epoch, owner.activation, turn_id, attempt)
+    async def next_attempt(
+        self, key: ConversationKey, owner: Ownership, turn_id: str, attempt: int, calls: Sequence[Charge] = ()
+    ) -> None:
+        await call(
+            self._pool,
+            "SELECT brain.next_attempt($1, $2, $3, $4, $5, $6, $7)",
+            key.tenant,
+            key.conversation,
+            owner.epoch,
+            owner.activation,
+            turn_id,
+            attempt,
+            rows.calls([replace(one, reply=False) for one in calls]),  # its text was taken back
+        )
 
     async def finish(
         self, key: ConversationKey, owner: Ownership, turn: UnfinishedTurn, attempt: int, reply: Reply
     ) -> Ended:
         row = await call(
             self._pool,
-            "SELECT * FROM brain.finish_turn($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20)",
+            "SELECT * FROM brain.finish_turn"
+            "($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19,$20,$21,$22)",
             key.tenant,
             key.conversation,
             owner.epoch,
@@ -132,6 +158,8 @@ class PostgresConversations:
             reply.window_from,
             reply.estimated,
             reply.citations,
+            rows.calls(reply.calls),
+            rows.versions(reply.versions),
         )
         if row["again"]:
             ended = await self.ended(key.tenant, turn.turn.id)
@@ -200,18 +228,18 @@ class PostgresConversations:
     async def _turn(self, tenant: str, turn_id: str) -> tuple[Turn, Message | None, Message | None]:
         async with reading(self._pool, tenant) as connection:
             row = await connection.fetchrow(
-                f"SELECT {rows.TURN} FROM brain.turns WHERE tenant_id = $1 AND id = $2", tenant, turn_id
+                f"SELECT {rows.TURN}, user_seq FROM brain.turns WHERE tenant_id = $1 AND id = $2", tenant, turn_id
             )
             if row is None:
                 raise NotFound()
             messages = [
                 rows.message(message)
                 for message in await connection.fetch(
-                    f"SELECT {rows.MESSAGE} FROM {rows.MESSAGES}"
-                    " WHERE m.tenant_id = $1 AND m.conversation_id = $3 AND m.turn_id = $2",
+                    f"SELECT {rows.MESSAGE} FROM {rows.MESSAGES} WHERE {rows.OF_TURN}",
                     tenant,
                     turn_id,
                     row["conversation_id"],
+                    row["user_seq"],
                 )
             ]
         asked = next((message for message in messages if message.role == "user"), None)
@@ -224,12 +252,12 @@ def _unfinished(row: dict[str, Any]) -> UnfinishedTurn:
     asked = Message(
         id=row["message_id"],
         conversation_id=turn.conversation_id,
-        turn_id=turn.id,
+        turn_id=row["message_turn"],
         seq=row["user_seq"],
         role="user",
         content=row["content"],
         metadata=row["metadata"],
-        created_at=turn.created_at,
+        created_at=row["message_at"],
     )
     return UnfinishedTurn(
         turn,
@@ -239,4 +267,7 @@ def _unfinished(row: dict[str, Any]) -> UnfinishedTurn:
         row["live"],
         row["understand"],
         row["cancel_requested"],
+        row["regenerates"],
+        tuple(row["models"]),
+        row["keep"],
     )

@@ -58,7 +58,9 @@ class RedisJournal:
     async def append(
         self, tenant: str, turn_id: str, attempt: int, events: Sequence[tuple[str, dict[str, Any]]], after: int = 0
     ) -> int | None:
-        pairs = [part for kind, data in events for part in (kind, orjson.dumps(data))]
+        pairs = [
+            part for kind, data in events for part in (kind, data["text"] if kind == DELTA else orjson.dumps(data))
+        ]
         return await self._append(stream_key(tenant, turn_id, attempt), after, "", pairs)
 
     async def claim(self, request: GenerationRequest, writer: str) -> bool:

@@ -32,7 +32,9 @@ class PostgresLeases:
         return [(ConversationKey(row["tenant_id"], row["conversation_id"]), row["turn_id"]) for row in found]
 
     async def prune(self) -> None:
-        """Remove idempotency keys past their time, delivered outbox rows, and leases of hosts long gone."""
+        """Remove idempotency keys past their time, delivered outbox rows, and leases of hosts long gone; give back
+        what completions held whose process is gone."""
         while (await call(self._pool, "SELECT brain.prune()"))[0]:
             continue
+        await call(self._pool, "SELECT brain.expire_reservations()")
         await call(self._pool, "DELETE FROM brain.hosts WHERE renewed_at < now() - interval '1 hour'")

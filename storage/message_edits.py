@@ -7,6 +7,7 @@ from domain.message import Message
 from storage import rows
 from storage.postgres import Pool, reading
 from storage.retry import again
+from storage.versions import stand_anew
 
 
 class MessageEdits:
@@ -29,6 +30,8 @@ class MessageEdits:
     async def delete_message(self, tenant: str, message_id: str) -> None:
         """Remove a message; its `seq` stays unused. Raises `NotFound`; `ConversationBusy` beside an unfinished turn.
 
+        Of a reply that stood before others, the newest whole one of these takes its place.
+
         The conversation's claim is taken away, so that the next turn reads a history without this message.
         """
         async with reading(self._pool, tenant) as lent:
@@ -48,11 +51,15 @@ class MessageEdits:
                 conversation,
             ):
                 raise ConversationBusy("a turn of this conversation is not finished; delete the message after it")
-            seq = await lent.fetchval(
-                "DELETE FROM brain.messages WHERE tenant_id = $1 AND id = $2 RETURNING seq", tenant, message_id
+            gone = await lent.fetchrow(
+                "DELETE FROM brain.messages WHERE tenant_id = $1 AND id = $2 RETURNING seq, turn_order, role",
+                tenant,
+                message_id,
             )
-            if seq is None:  # somebody else deleted it while we waited for the lock
+            if gone is None:  # somebody else deleted it while we waited for the lock
                 raise NotFound("there is no such message")
+            if gone["role"] == "assistant":
+                await stand_anew(lent, tenant, conversation, gone["turn_order"])
             await lent.execute(
                 "UPDATE brain.conversations SET message_count = message_count - 1, epoch = epoch + 1,"
                 " activation = NULL, host = NULL, updated_at = clock_timestamp() WHERE tenant_id = $1 AND id = $2",
@@ -62,5 +69,5 @@ class MessageEdits:
             await lent.execute(
                 "INSERT INTO brain.outbox (tenant_id, topic, payload) VALUES ($1, 'message.deleted', $2)",
                 tenant,
-                {"conversation_id": conversation, "message_id": message_id, "seq": seq},
+                {"conversation_id": conversation, "message_id": message_id, "seq": gone["seq"]},
             )

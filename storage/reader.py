@@ -10,7 +10,7 @@ from domain.events import Layout
 from domain.message import Message
 from domain.tenant import Caller
 from domain.turn import Turn, TurnStatus
-from storage import creation, insight, message_edits, rows
+from storage import creation, feedback, insight, message_edits, model_metrics, rows, versions
 from storage.pages import Page, PageQuery, page_of
 from storage.postgres import Connection, Pool, connection, reading
 from storage.retry import again
@@ -27,7 +27,13 @@ class StoredTurn:
     cost_usd: float | None
 
 
-class PostgresReader(message_edits.MessageEdits, insight.Insight):
+class PostgresReader(
+    message_edits.MessageEdits,
+    versions.Versions,
+    insight.Insight,
+    model_metrics.ModelMetrics,
+    feedback.FeedbackOnAnswers,
+):
     """Every method may raise `Unavailable`, reads after three tries; `NotFound` where the tenant has no such thing."""
 
     def __init__(self, pool: Pool) -> None:
@@ -132,13 +138,13 @@ class PostgresReader(message_edits.MessageEdits, insight.Insight):
     async def stored_turn(self, tenant: str, turn_id: str) -> StoredTurn:
         """The turn with its messages and the layout of its stream."""
         async with reading(self._pool, tenant) as lent:
-            row = await _turn(lent, tenant, turn_id, f"{rows.TURN}, layout, cost_usd")
+            row = await _turn(lent, tenant, turn_id, f"{rows.TURN}, user_seq, layout, cost_usd")
             found = await lent.fetch(
-                f"SELECT {rows.MESSAGE} FROM {rows.MESSAGES}"
-                " WHERE m.tenant_id = $1 AND m.conversation_id = $2 AND m.turn_id = $3",
+                f"SELECT {rows.MESSAGE} FROM {rows.MESSAGES} WHERE {rows.OF_TURN}",
                 tenant,
-                row["conversation_id"],
                 turn_id,
+                row["conversation_id"],
+                row["user_seq"],
             )
         messages = {one.role: one for one in map(rows.message, found)}
         return StoredTurn(
