@@ -1,7 +1,7 @@
 """A strict OpenAI-compatible server that says known tokens and fails as told: `python -m benchmarks.mock_provider`.
 
-`benchmarks.mock_spec` tells what a model name can ask for. `GET /stats` counts calls and streams,
-`POST /reset` forgets.
+`benchmarks.mock_spec` tells what a model name can ask for. `GET /stats` counts calls and streams, `GET /calls` lists
+the last calls with the tokens that this provider would charge for, `POST /reset` forgets.
 """
 
 import argparse
@@ -9,18 +9,21 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
 from aiohttp import web
 
-from benchmarks.mock_spec import Spec, check, last_user_message, tokens_of
+from benchmarks.mock_spec import Spec, calls_of, check, last_user_message, tokens_of
 from benchmarks.mock_wire import (
     DONE,
     ERROR_EVENT,
     MALFORMED,
     ROLE_EVENT,
+    call_events,
     error,
     event,
     reset_connection,
@@ -31,7 +34,27 @@ from benchmarks.mock_wire import (
     whole,
 )
 
+KEPT_CALLS = 100_000
+BROKEN = ("hang_after", "malformed", "cut", "truncate", "error_event")
 SSE = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+
+
+@dataclass(slots=True)
+class Counted:
+    """One call as the provider counts it: the prompt once it began to answer, and every token that it sent.
+
+    `ended`: complete, broken (as the model name asked), left (by the client) or refused. `told`: it sent its usage.
+    """
+
+    model: str
+    user: str
+    prompt: int = 0
+    completion: int = 0
+    ended: str = "left"
+    told: bool = False
+
+    def count(self, tokens: int) -> None:
+        self.completion += tokens
 
 
 class MockProvider:
@@ -44,6 +67,7 @@ class MockProvider:
     def reset(self) -> None:
         self.calls, self.open_streams, self.closed_early = 0, 0, 0
         self.by_user: Counter[str] = Counter()
+        self.counted: deque[Counted] = deque(maxlen=KEPT_CALLS)
         self._faults: Counter[tuple[str, str]] = Counter()
 
     def app(self) -> web.Application:
@@ -52,6 +76,7 @@ class MockProvider:
         app.router.add_post("/v1/embeddings", self.embeddings)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/stats", self.stats)
+        app.router.add_get("/calls", self.list_calls)
         app.router.add_post("/reset", self.forget)
         return app
 
@@ -64,6 +89,9 @@ class MockProvider:
                 "closed_early": self.closed_early,
             }
         )
+
+    async def list_calls(self, request: web.Request) -> web.Response:
+        return web.json_response([asdict(call) for call in self.counted])
 
     async def forget(self, request: web.Request) -> web.Response:
         open_streams = self.open_streams
@@ -102,6 +130,8 @@ class MockProvider:
         self.calls += 1
         self.by_user[user] += 1
         fault = self._fault(spec, body["model"], user)
+        counted = Counted(body["model"], user, ended="refused")
+        self.counted.append(counted)
         if fault == "status":
             headers = {"Retry-After": spec.retry_after} if spec.retry_after else {}
             return error(spec.status or 500, f"the mock answers {spec.status or 500}", **headers)
@@ -110,21 +140,29 @@ class MockProvider:
         if fault == "html":
             return web.Response(text="<html>Sign in to the network</html>", content_type="text/html")
         tokens, finish = tokens_of(spec, messages, body.get("max_tokens", body.get("max_completion_tokens")))
-        usage = usage_of(messages, len(tokens))
+        if calls := calls_of(spec, body):
+            finish = "tool_calls"
+        events = [*map(token_event, tokens), *call_events(calls)]
+        usage = usage_of(messages, len(events))
+        counted.prompt, counted.ended = usage["prompt_tokens"], "left"
         self.open_streams += 1
         try:
             if fault == "hang_before":
                 await asyncio.Event().wait()
             if not body.get("stream") or fault == "ignore_stream":
-                await asyncio.sleep((spec.ttft + spec.itl * len(tokens)) / 1000)
-                return web.Response(body=whole(tokens, finish, usage), content_type="application/json")
+                await asyncio.sleep((spec.ttft + spec.itl * len(events)) / 1000)
+                counted.completion, counted.ended, counted.told = len(events), "complete", True
+                return web.Response(body=whole(tokens, finish, usage, calls), content_type="application/json")
             wants_usage = (body.get("stream_options") or {}).get("include_usage") and fault != "no_usage"
             tail = [event({}, finish)]
             if wants_usage:
                 tail.append(usage_event(usage))
             if fault != "no_done":
                 tail.append(DONE)
-            return await self._stream(request, spec, fault, [token_event(t) for t in tokens], b"".join(tail))
+            answer = await self._stream(request, spec, fault, events, b"".join(tail), counted.count)
+            counted.ended = "broken" if fault in BROKEN else "complete"
+            counted.told = bool(wants_usage) and fault not in BROKEN
+            return answer
         except (asyncio.CancelledError, ConnectionResetError):
             self.closed_early += 1
             raise
@@ -139,20 +177,24 @@ class MockProvider:
         return spec.fault if self._faults[counted] <= spec.times else ""
 
     async def _stream(
-        self, request: web.Request, spec: Spec, fault: str, events: list[bytes], tail: bytes
+        self,
+        request: web.Request,
+        spec: Spec,
+        fault: str,
+        events: list[bytes],
+        tail: bytes,
+        count: Callable[[int], None],
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers=SSE)
         await response.prepare(request)
-        broken = fault in ("hang_after", "malformed", "cut", "truncate", "error_event")
         await response.write(ROLE_EVENT)
-        sent = events[: spec.at] if broken else events
-        await send(request, response, spec, sent)
+        await send(request, response, spec, events[: spec.at] if fault in BROKEN else events, count)
         match fault:
             case "hang_after":
                 await asyncio.Event().wait()
             case "malformed":
                 await response.write(MALFORMED)
-                await send(request, response, spec, events[spec.at :])
+                await send(request, response, spec, events[spec.at :], count)
             case "error_event":
                 await response.write(ERROR_EVENT)
             case "cut":

@@ -5,6 +5,8 @@ A model name is `mock` and options: `mock,n=64,ttft=20,itl=10,fault=cut,at=5`. T
 n         tokens of a reply (16)
 ttft      delay before the first token (0)
 itl       delay between two tokens (0)
+tools     after its text it calls this many of the tools that were offered, each with the user's message as its
+          argument `asked`; once a tool has answered last, it calls none (0)
 mode      what is said: `tokens` (default, see `reply_tokens`), `echo` the last user message, `count` the number of
           messages in the prompt, `prompt` the messages as JSON
 fault     one of FAULTS
@@ -42,7 +44,8 @@ FAULTS = frozenset(
 )
 FIELDS = frozenset(
     {"model", "messages", "stream", "stream_options", "temperature", "top_p", "max_tokens", "max_completion_tokens"}
-    | {"stop", "seed", "n", "user", "tools", "tool_choice", "response_format", "presence_penalty", "frequency_penalty"}
+    | {"stop", "seed", "n", "user", "tools", "tool_choice", "parallel_tool_calls", "response_format"}
+    | {"presence_penalty", "frequency_penalty"}
 )
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _PIECES = re.compile(r"\s*\S+|\s+$")
@@ -55,6 +58,7 @@ class Spec:
     n: int = 16
     ttft: float = 0
     itl: float = 0
+    tools: int = 0
     mode: str = "tokens"
     fault: str = ""
     at: int = 0
@@ -94,7 +98,7 @@ def reply_tokens(message: str, n: int) -> list[str]:
 
 
 def tokens_of(spec: Spec, messages: Sequence[dict[str, Any]], max_tokens: int | None) -> tuple[list[str], str]:
-    """The reply's tokens and its finish_reason."""
+    """The reply's tokens, after what a last message of the assistant has said already, and its finish_reason."""
     message = last_user_message(messages)
     match spec.mode:
         case "echo":
@@ -105,9 +109,35 @@ def tokens_of(spec: Spec, messages: Sequence[dict[str, Any]], max_tokens: int | 
             tokens = _PIECES.findall(orjson.dumps(messages).decode())
         case _:
             tokens = reply_tokens(message, spec.n)
+    tokens = after(said_already(messages), tokens)
     if max_tokens is not None and len(tokens) > max_tokens:
         return tokens[:max_tokens], "length"
     return tokens, "stop"
+
+
+def said_already(messages: Sequence[dict[str, Any]]) -> str:
+    """The last message where it is the assistant's: the reply goes on after it."""
+    content = messages[-1].get("content")
+    return content if messages[-1]["role"] == "assistant" and isinstance(content, str) else ""
+
+
+def after(said: str, tokens: list[str]) -> list[str]:
+    """The tokens that follow this text; all of them where the reply does not begin with it."""
+    for number in range(len(tokens) + 1):
+        if "".join(tokens[:number]) == said:
+            return tokens[number:]
+    return tokens
+
+
+def calls_of(spec: Spec, body: dict[str, Any]) -> list[dict[str, Any]]:
+    """The tool calls that end the reply."""
+    messages = body["messages"]
+    offered = [] if messages[-1]["role"] == "tool" else body.get("tools") or []
+    arguments = orjson.dumps({"asked": last_user_message(messages)}).decode()
+    return [
+        {"id": f"call_{i}", "type": "function", "function": {"name": tool["function"]["name"], "arguments": arguments}}
+        for i, tool in enumerate(offered[: spec.tools])
+    ]
 
 
 def check(body: Any) -> Spec:
@@ -124,6 +154,7 @@ def check(body: Any) -> Spec:
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise ValueError("each message needs a known role")
-        if not isinstance(message.get("content"), str | list):
+        called = message["role"] == "assistant" and message.get("tool_calls") and message.get("content") is None
+        if not isinstance(message.get("content"), str | list) and not called:
             raise ValueError("each message needs content")
     return parse_model(body["model"])

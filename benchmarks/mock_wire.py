@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from benchmarks.mock_spec import Spec
 
+ARGUMENT = 8  # characters of a tool's arguments in one event
 BURST = 64  # tokens a write where there is no delay between them
 _HEAD = b'data: {"id":"chatcmpl-mock","object":"chat.completion.chunk","created":1700000000,"model":"mock","choices":['
 DONE = b"data: [DONE]\n\n"
@@ -41,7 +43,7 @@ def usage_event(usage: dict[str, Any]) -> bytes:
 
 
 def usage_of(messages: list[dict[str, Any]], completion: int) -> dict[str, Any]:
-    prompt = sum(len(str(m["content"]).split()) + 4 for m in messages)
+    prompt = sum(len(str(m.get("content")).split()) + 4 for m in messages)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
@@ -50,25 +52,44 @@ def usage_of(messages: list[dict[str, Any]], completion: int) -> dict[str, Any]:
     }
 
 
-def whole(tokens: list[str], finish: str, usage: dict[str, Any]) -> bytes:
-    message = {"role": "assistant", "content": "".join(tokens)}
+def call_events(calls: list[dict[str, Any]]) -> list[bytes]:
+    """Each call's name, then its arguments in pieces."""
+    events = []
+    for index, call in enumerate(calls):
+        arguments = call["function"]["arguments"]
+        head = {"index": index, **call, "function": {"name": call["function"]["name"], "arguments": ""}}
+        events.append(event({"tool_calls": [head]}))
+        for start in range(0, len(arguments), ARGUMENT):
+            part = {"arguments": arguments[start : start + ARGUMENT]}
+            events.append(event({"tool_calls": [{"index": index, "function": part}]}))
+    return events
+
+
+def whole(tokens: list[str], finish: str, usage: dict[str, Any], calls: list[dict[str, Any]]) -> bytes:
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(tokens)}
+    if calls:
+        message["tool_calls"] = calls
     choice = {"index": 0, "message": message, "finish_reason": finish}
     head = {"id": "chatcmpl-mock", "object": "chat.completion", "created": 1700000000, "model": "mock"}
     return orjson.dumps(head | {"choices": [choice], "usage": usage})
 
 
-async def send(request: web.Request, response: web.StreamResponse, spec: Spec, events: list[bytes]) -> None:
-    """Send one event a token, with the delays asked for."""
+async def send(
+    request: web.Request, response: web.StreamResponse, spec: Spec, events: list[bytes], count: Callable[[int], None]
+) -> None:
+    """Send one event a token, with the delays asked for; `count` hears how many went out."""
     if spec.ttft:
         await asyncio.sleep(spec.ttft / 1000)
     if spec.itl:
-        await drip(request, [b"%x\r\n%b\r\n" % (len(e), e) for e in events], spec.itl / 1000)
+        await drip(request, [b"%x\r\n%b\r\n" % (len(e), e) for e in events], spec.itl / 1000, count)
         return
     for start in range(0, len(events), BURST):
-        await response.write(b"".join(events[start : start + BURST]))
+        burst = events[start : start + BURST]
+        count(len(burst))
+        await response.write(b"".join(burst))
 
 
-async def drip(request: web.Request, chunks: list[bytes], delay: float) -> None:
+async def drip(request: web.Request, chunks: list[bytes], delay: float, count: Callable[[int], None]) -> None:
     """Write one HTTP chunk every `delay` seconds, from timers: a task switch a token would cost twice as much."""
     loop, transport = asyncio.get_running_loop(), request.transport
     if transport is None or not chunks:
@@ -82,6 +103,7 @@ async def drip(request: web.Request, chunks: list[bytes], delay: float) -> None:
         if done.done() or transport.is_closing():
             return
         transport.write(chunks[index])
+        count(1)
         if index + 1 == len(chunks):
             done.set_result(None)
         else:

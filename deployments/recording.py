@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
 
+from deployments.providers.reading import merged
 from domain.errors import JournalUnavailable
-from domain.events import MODEL
+from domain.events import CANDIDATE_DELTA, MODEL
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Journal
 
@@ -16,6 +18,7 @@ log = logging.getLogger(__name__)
 Told = TypeVar("Told")
 
 QUIET_INTERVAL = 0.1  # seconds between two writes where nobody waits for each delta
+TOOL_CALLS = "message.tool_calls"  # an event of a generation that is not kept: {"tool_calls": deltas as OpenAI's}
 
 
 class Recording:
@@ -34,7 +37,7 @@ class Recording:
         self._journal, self._request, self._writer, self._monotonic = journal, request, writer, monotonic
         self._wrote_at = monotonic()
         self._n = request.n
-        self._pending: list[str] = []
+        self._pending: list[str | tuple[dict[str, Any], ...]] = []  # texts and calls of tools, in order
         self._changed, self._ending = asyncio.Event(), asyncio.Event()
 
     async def claim(self) -> bool:
@@ -55,6 +58,12 @@ class Recording:
             self._pending.append(text)
             self._changed.set()
 
+    def add_tool_calls(self, calls: Sequence[dict[str, Any]]) -> None:
+        """Deltas of tool calls, in the shape of OpenAI's chat stream; they keep their place among the texts."""
+        if calls and not self.lost:
+            self._pending.append(tuple(calls))
+            self._changed.set()
+
     async def replace_model(self, model: str, reason: str) -> None:
         """Tell that `model` answers instead; called before the first delta."""
         if self.lost:
@@ -71,7 +80,7 @@ class Recording:
 
     async def seal(self, outcome: Outcome) -> None:
         """Say how it ended. What is not wholly recorded stays unsealed: its readers must not take it for the whole."""
-        if self.claimed and not self.lost:
+        if self.claimed and not self.lost and self._request.side is None:
             await self._told(self._journal.seal(self._request, self._writer, outcome))
 
     async def run(self) -> None:
@@ -96,14 +105,39 @@ class Recording:
                 await self._ending.wait()
 
     async def _write(self) -> None:
-        text, self._pending = "".join(self._pending), []
-        n = await self._told(self._journal.write(self._request, self._writer, (text,), self._n))
-        if n is None:
-            self.lost = True
-            return
-        self._n = n
-        self.deltas.append((n, len(text)))
-        self._wrote_at = self._monotonic()
+        pending, self._pending = self._pending, []
+        for is_text, run in groupby(pending, lambda one: isinstance(one, str)):
+            if is_text:
+                text = "".join(str(one) for one in run)
+                n = await self._told(self._write_text(text))
+                length = len(text)
+            else:
+                n = await self._write_calls([call for calls in run for call in calls if isinstance(call, dict)])
+                length = None
+            if n is None:
+                self.lost = True
+                return
+            self._n = n
+            if length is not None:
+                self.deltas.append((n, length))
+            self._wrote_at = self._monotonic()
+
+    def _write_text(self, text: str) -> Awaitable[int | None]:
+        request = self._request
+        if request.side is None:
+            return self._journal.write(request, self._writer, (text,), self._n)
+        event = (CANDIDATE_DELTA, {"index": request.side, "model": request.model, "text": text})
+        return self._journal.append(request.tenant, request.turn_id, request.attempt, [event], after=self._n)
+
+    async def _write_calls(self, calls: list[dict[str, Any]]) -> int | None:
+        """Renew the claim first, so that it is this writer's for as long as the event's own write may take."""
+        request = self._request
+        if await self._told(self._journal.write(request, self._writer, (), self._n)) is None:
+            return None
+        events = [(TOOL_CALLS, {"tool_calls": list(merged(calls))})]
+        return await self._told(
+            self._journal.append(request.tenant, request.turn_id, request.attempt, events, after=self._n)
+        )
 
     async def _told(self, call: Awaitable[Told]) -> Told | None:
         """The journal's answer, or None where it failed: no failure of the journal may cost a reply."""

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from domain.errors import GenerationError
 from domain.generation import GenerationRequest
@@ -34,14 +34,23 @@ class ProviderFailure(GenerationError):
     """The provider did not give an answer.
 
     `retryable`: the same call may succeed if nothing of an answer has arrived. `retry_after`: seconds, as the provider
-    asked. `timed_out`: a time limit ended it.
+    asked. `timed_out`: a time limit ended it. `status`: HTTP's, also of an error that came in mid-stream, where the
+    provider named one. `refused`: the request itself is at fault (400, 413, 414, 422): no repetition helps, and it
+    says nothing of the provider's health.
     """
 
     def __init__(
-        self, message: str, retryable: bool = False, retry_after: float | None = None, timed_out: bool = False
+        self,
+        message: str,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        timed_out: bool = False,
+        status: int | None = None,
+        refused: bool = False,
     ) -> None:
-        super().__init__(message, retryable, retry_after, timed_out)
+        super().__init__(message, retryable, retry_after, timed_out, status, refused)
         self.retryable, self.retry_after, self.timed_out = retryable, retry_after, timed_out
+        self.status, self.refused = status, refused  # type: ignore[assignment]  # the provider's status, not ours
 
 
 class Wire(Protocol):
@@ -57,6 +66,24 @@ class Wire(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Reattaches(Protocol):
+    """A wire that takes up a lost answer again, where the model's `reattach` asks for it.
+
+    Its `stream` tells the answer's `ref` as soon as it knows it, in a piece that may hold nothing else.
+    """
+
+    def resume(
+        self, route: Route, request: GenerationRequest, ref: str, cursor: int | None
+    ) -> AsyncGenerator[Piece, None]:
+        """What the answer `ref` says after `cursor`; otherwise as `stream`."""
+        ...
+
+    async def abandon(self, route: Route, ref: str) -> None:
+        """Stop the answer `ref` at the provider: closing its stream does not. Raises `ProviderFailure`."""
+        ...
 
 
 def resolve_key(provider: Provider) -> str | None:

@@ -1,65 +1,82 @@
 """What the wire formats over HTTP share: one pool of connections, and what an HTTP failure means."""
 
-import asyncio
 import email.utils
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 
 from deployments.providers import ProviderFailure, shown
+from domain.generation import GenerationRequest
 from domain.model import Provider
 
 log = logging.getLogger(__name__)
 
 RETRYABLE = frozenset({408, 409, 425, 429})  # and every 5xx
+REFUSED = frozenset({400, 413, 414, 422})
+FINAL_CODES = frozenset({"insufficient_quota"})  # a 429 that waiting does not mend
 MAX_BODY = 16 << 20  # bytes of an answer that does not stream
 MAX_ERROR = 64 << 10
+OPENAI_HOST = "api.openai.com"
+
+Observe = Callable[[Provider, int, Mapping[str, str]], None]
 
 
 class HttpPool:
-    """One session for all providers; each has its own bound on connections."""
+    """One session for all providers, without a bound: who calls holds the bounds.
 
-    def __init__(self) -> None:
+    `observe` hears the status and the headers of every response, before its body.
+    """
+
+    def __init__(self, observe: Observe | None = None) -> None:
         self._session: aiohttp.ClientSession | None = None
-        self._slots: dict[str, tuple[int, asyncio.Semaphore]] = {}
+        self._observe = observe
 
     @asynccontextmanager
-    async def post(
-        self, provider: Provider, path: str, headers: Mapping[str, str], body: bytes, key: str | None
+    async def call(
+        self,
+        provider: Provider,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        key: str | None,
     ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
         """A response with status 200, closed on exit; whatever goes wrong is a `ProviderFailure`."""
         name = f"provider {provider.name!r}"
-        async with self._slot(provider):
+        try:
+            response = await self._open().request(
+                method,
+                (provider.base_url or "").rstrip("/") + path,
+                data=body,
+                headers={"Content-Type": "application/json", **headers} if body is not None else headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=provider.timeouts.connect),
+            )
             try:
-                response = await self._open().post(
-                    (provider.base_url or "").rstrip("/") + path,
-                    data=body,
-                    headers={"Content-Type": "application/json", **headers},
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=provider.timeouts.connect),
-                )
-                try:
-                    if response.status != 200:
-                        raise await refusal(provider, response, key)
-                    if response.content_type == "text/html":
-                        raise ProviderFailure(f"{name} answered with a web page; check its base_url")
-                    yield response
-                finally:
-                    response.close()  # a body that was read to its end has given its connection back already
-            except TimeoutError:
-                raise ProviderFailure(f"{name} took too long to connect", retryable=True, timed_out=True) from None
-            except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
-                raise ProviderFailure(f"{name} cannot be called: {type(error).__name__}") from None
-            except (aiohttp.ClientError, OSError) as error:
-                log.warning("%s: %s", name, shown(repr(error), key))
-                reached = not isinstance(error, aiohttp.ClientConnectorError)
-                what = "broke the connection" if reached else "cannot be reached"
-                raise ProviderFailure(f"{name} {what}", retryable=True) from None
+                if self._observe is not None:
+                    self._observe(provider, response.status, response.headers)
+                if response.status != 200:
+                    raise await refusal(provider, response, key)
+                if response.content_type == "text/html":
+                    raise ProviderFailure(f"{name} answered with a web page; check its base_url")
+                yield response
+            finally:
+                response.close()  # a body that was read to its end has given its connection back already
+        except TimeoutError:
+            raise ProviderFailure(f"{name} took too long to connect", retryable=True, timed_out=True) from None
+        except (aiohttp.InvalidURL, aiohttp.ClientSSLError) as error:
+            raise ProviderFailure(f"{name} cannot be called: {type(error).__name__}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            log.warning("%s: %s", name, shown(repr(error), key))
+            reached = not isinstance(error, aiohttp.ClientConnectorError)
+            what = "broke the connection" if reached else "cannot be reached"
+            raise ProviderFailure(f"{name} {what}", retryable=True) from None
 
     async def close(self) -> None:
         if self._session is not None:
@@ -75,29 +92,56 @@ class HttpPool:
             )
         return self._session
 
-    def _slot(self, provider: Provider) -> asyncio.Semaphore:
-        """A changed bound holds for new calls."""
-        bound, slots = self._slots.get(provider.name, (0, None))
-        if slots is None or bound != provider.max_connections:
-            slots = asyncio.Semaphore(provider.max_connections)
-            self._slots[provider.name] = (provider.max_connections, slots)
-        return slots
+
+def host_of(provider: Provider) -> str:
+    return urlsplit(provider.base_url or "").hostname or ""
+
+
+def headers_of(request: GenerationRequest, key: str | None) -> dict[str, str]:
+    """What a call of an OpenAI-compatible server carries."""
+    headers = {"Accept": "text/event-stream, application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    if request.traceparent is not None:
+        headers["traceparent"] = request.traceparent
+    return headers
 
 
 async def refusal(provider: Provider, response: aiohttp.ClientResponse, key: str | None) -> ProviderFailure:
     """The failure that an HTTP error tells of."""
-    status = response.status
     raw = await read_at_most(response, MAX_ERROR)
+    error: Any = raw.decode(errors="replace")
     try:
         answer = orjson.loads(raw)
-        words = words_of(answer.get("error", answer) if isinstance(answer, dict) else answer)
+        error = answer.get("error", answer) if isinstance(answer, dict) else answer
     except ValueError:
-        words = raw.decode(errors="replace")
-    retryable = status in RETRYABLE or status >= 500
-    after = retry_after(response.headers.get("Retry-After"), time.time()) if retryable else None
-    told = shown(words, key)
-    answered = f"provider {provider.name!r} answered {status}"
-    return ProviderFailure(f"{answered}: {told}" if told else answered, retryable, after)
+        pass
+    retryable = is_retryable(response.status, error)
+    if (asked := response.headers.get("x-should-retry")) in ("true", "false"):  # OpenAI's and Anthropic's clients too
+        retryable = asked == "true"
+    after = asked_delay(response.headers) if retryable else None
+    return told(provider, key, error, response.status, retryable, after, f"answered {response.status}")
+
+
+def told(
+    provider: Provider,
+    key: str | None,
+    error: Any,
+    status: int,
+    retryable: bool | None = None,
+    after: float | None = None,
+    what: str = "failed",
+) -> ProviderFailure:
+    """The failure of an error object, with its status, as an answer or in the middle of one."""
+    words, said = shown(words_of(error), key), f"provider {provider.name!r} {what}"
+    retryable = is_retryable(status, error) if retryable is None else retryable
+    refused = status in REFUSED and not retryable
+    return ProviderFailure(f"{said}: {words}" if words else said, retryable, after, status=status, refused=refused)
+
+
+def is_retryable(status: int, error: Any) -> bool:
+    code = error.get("code") if isinstance(error, dict) else None
+    return (status in RETRYABLE or status >= 500) and not (isinstance(code, str) and code in FINAL_CODES)
 
 
 async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
@@ -113,6 +157,12 @@ def words_of(error: Any) -> str:
     if isinstance(error, dict):
         error = error.get("message") or error.get("detail") or ""
     return error if isinstance(error, str) else orjson.dumps(error).decode()
+
+
+def asked_delay(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the provider asked to wait; OpenAI also says it in milliseconds."""
+    milliseconds = retry_after(headers.get("retry-after-ms"), 0.0)
+    return retry_after(headers.get("Retry-After"), time.time()) if milliseconds is None else milliseconds / 1000
 
 
 def retry_after(value: str | None, now: float) -> float | None:

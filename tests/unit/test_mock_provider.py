@@ -103,3 +103,20 @@ async def test_embeddings_are_unit_vectors_and_equal_for_equal_texts(mock):
 
 def test_a_plain_name_has_the_defaults():
     assert parse_model("gpt-4o").n == 16
+
+
+async def test_offered_tools_are_called_until_one_has_answered(mock):
+    tools = [{"type": "function", "function": {"name": name}} for name in ("a", "b", "c")]
+    body = ask("mock,n=2,tools=2", tools=tools, stream=True)
+    chunks = [orjson.loads(line)["choices"][0] for line in (await events(mock, body))[:-1]]
+    calls = [call for chunk in chunks for call in chunk["delta"].get("tool_calls", ())]
+    arguments = ["".join(c["function"]["arguments"] for c in calls if c["index"] == index) for index in (0, 1)]
+    assert [call["function"]["name"] for call in calls if "id" in call] == ["a", "b"]
+    assert [orjson.loads(one) for one in arguments] == [{"asked": "hello"}] * 2
+    assert chunks[-1]["finish_reason"] == "tool_calls"
+    async with mock.post("chat/completions", json={**body, "stream": False}) as response:
+        message = (await response.json())["choices"][0]["message"]
+    assert [call["function"]["name"] for call in message["tool_calls"]] == ["a", "b"]
+    body["messages"] += [{**message, "content": None}, {"role": "tool", "tool_call_id": "call_0", "content": "x"}]
+    async with mock.post("chat/completions", json={**body, "stream": False}) as response:
+        assert (await response.json())["choices"][0]["finish_reason"] == "stop"
