@@ -31,6 +31,15 @@ class Settings(BaseSettings):
     embedder_model: str = Field(
         "packaged", description="sentence-transformers model of the embedder; `packaged` needs no download"
     )
+    embedder_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="base URL, ending in /v1, of an OpenAI-compatible API that embeds instead, by BRAIN_EMBEDDER_MODEL",
+    )
+    embedder_key: SecretStr | None = Field(None, description="key of BRAIN_EMBEDDER_URL")
+    embedder_dimensions: int | None = Field(
+        None, ge=1, le=16_000, description="of the provider's vectors, where the model can be asked; else its own"
+    )
 
     database_connections: int = Field(
         10, ge=1, le=200, description="connections to PostgreSQL of each ingress and each host replica, at the most"
