@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleLanguageModel, ask
 from domain.model import Catalog, parse_catalog
+from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
 from serve_app.ingress.logs import configure_logging
 from serve_app.ingress.metrics import REGISTRY
@@ -17,12 +18,16 @@ from serve_app.ingress.parts import IngressSettings, Parts
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.version import version
+from storage.breakers import RedisBreakers
+from storage.catalog import CachedSettings, PostgresCatalog
 from storage.follower import RedisFollower
+from storage.ledger import PostgresLedger
 from storage.postgres import open_pool
 from storage.reader import PostgresReader
 from storage.redis import open_redis
 
 log = logging.getLogger("brain.ingress")
+SETTLE = 5.0  # seconds that entering the last completions into the ledger may take
 DRAINING = "brain:draining"  # a key in Redis: whoever stops the service sets it
 
 
@@ -41,6 +46,11 @@ class IngressReplica:
         self._follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, timeout=10))
         self._metrics = MetricsPage("Ingress", self._redis, REGISTRY)
         self._complete = self._draining = False
+        catalog = PostgresCatalog(self._pool)
+        models = CachedSettings(catalog.settings)
+        self._registry = CatalogWatch(catalog, self._use, models)
+        self._breakers = RedisBreakers(self._redis)
+        self._breakers.start()
         self.parts = Parts(
             reader=PostgresReader(self._pool),
             hosts=HandleHosts(host),
@@ -50,6 +60,10 @@ class IngressReplica:
             classifier=HandleClassifier(classifier),
             catalog=Catalog(),
             metrics=self._metrics_text,
+            models=models,
+            health=self._breakers,
+            registry=self._registry,
+            ledger=PostgresLedger(self._pool),
             ready=lambda: self._complete and not self._draining,
             checks={
                 "postgres": lambda: self._pool.fetchval("SELECT 1"),
@@ -68,11 +82,17 @@ class IngressReplica:
         return create_app(self.parts)
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self.parts.catalog = parse_catalog(user_config)
+        await self._registry.configure(parse_catalog(user_config))
+
+    async def _use(self, catalog: Catalog) -> None:
+        self.parts.catalog = catalog
 
     async def __del__(self) -> None:
         self._watch.cancel()
+        await self._registry.close()
+        await self._breakers.close()
         await self._metrics.close()
+        await self.parts.accounts.close(SETTLE)
         await asyncio.gather(self._follower.close(), self._pool.close(), return_exceptions=True)
 
     async def _metrics_text(self) -> str:

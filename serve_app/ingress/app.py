@@ -3,16 +3,21 @@
 from fastapi import FastAPI
 
 from serve_app.ingress import (
+    admin_models,
     chat,
     conversations,
     embeddings,
     export,
+    feedback,
     health,
     messages,
+    model_settings,
+    model_test,
     models,
     openai_models,
     sends,
     turns,
+    usage,
 )
 from serve_app.ingress.documents import describe
 from serve_app.ingress.errors import add_error_answers
@@ -25,10 +30,15 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     conversations.router,
     export.router,
     messages.router,
+    feedback.router,
     turns.router,
+    model_test.router,
     models.router,
+    model_settings.router,
     openai_models.router,
     embeddings.router,
+    admin_models.router,
+    usage.router,
     health.router,
 )
 

@@ -34,9 +34,18 @@ async def administrator(request: Request) -> Caller:
     return caller
 
 
+async def operator(request: Request) -> Caller:
+    """A caller with the role `operator`. Raises `Problem` 401 or 403."""
+    caller = await authenticated(request)
+    if caller.role != "operator":
+        raise Problem(403, "this needs the operator's key")
+    return caller
+
+
 def _unauthenticated(words: str) -> Problem:
     return Problem(401, words, headers={"www-authenticate": 'Bearer realm="brain"'})
 
 
 Who = Annotated[Caller, Depends(authenticated)]
 Administrator = Annotated[Caller, Depends(administrator)]
+Operator = Annotated[Caller, Depends(operator)]

@@ -8,6 +8,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
+from domain.commands import Keep
+from domain.model import AUTO
 from domain.turn import OnBusy, Parameters
 from serve_app.ingress.errors import Problem, invalid
 
@@ -18,6 +20,7 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 UserId = Annotated[str, Field(min_length=1, max_length=255)]
 Title = Annotated[str, Field(max_length=1000)]
 Instructions = Annotated[str, Field(max_length=100_000)]
+ModelId = Annotated[str, Field(min_length=1, max_length=256)]
 Content = Annotated[str, Field(min_length=1, max_length=32_000)]
 
 
@@ -40,12 +43,23 @@ class ConversationPatch(Native):
 
 
 class MessageSend(Native):
+    """`models`: two to four that answer side by side; `keep` then says whose answer is the reply."""
+
     content: Content
-    model: str = Field("auto", min_length=1, max_length=256)
+    model: ModelId = AUTO
     stream: bool = False
     parameters: Parameters = Parameters()
     on_busy: OnBusy = "queue"
     metadata: dict[str, Any] = {}
+    models: Annotated[list[ModelId], Field(min_length=2, max_length=4)] | None = None
+    keep: Keep | None = None
+
+
+class MessageRegenerate(Native):
+    model: ModelId = AUTO
+    stream: bool = False
+    parameters: Parameters = Parameters()
+    on_busy: OnBusy = "queue"
 
 
 class MessagePatch(Native):
@@ -61,6 +75,18 @@ def checked(model: type[B], raw: bytes, status: int = 422, strict: bool | None =
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
         raise invalid(error, status) from None
+
+
+def check_models(body: MessageSend) -> None:
+    """Raises `Problem` 422 where several models are named in a way that cannot be."""
+    if body.models is None:
+        if body.keep is not None:
+            raise Problem(422, "keep: chooses among `models`, which are not given", "keep")
+        return
+    if body.model != AUTO:
+        raise Problem(422, "model: cannot be named beside `models`", "model")
+    if AUTO in body.models or len(set(body.models)) < len(body.models):
+        raise Problem(422, "models: must be ids of different models, not `auto`", "models")
 
 
 def parse(raw: bytes) -> Any:
@@ -84,6 +110,9 @@ def idempotency_key(request: Request) -> str | None:
 def body_hash(route: str, body: BaseModel) -> bytes:
     """What a repeated key is compared by: where it was sent and what, without `stream`."""
     content = {**body.model_dump(mode="json"), "stream": None}
+    for added in ("models", "keep"):  # a body without them is compared as it always was
+        if content.get(added) is None:
+            content.pop(added, None)
     return sha256(route.encode() + b"\n" + orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).digest()
 
 

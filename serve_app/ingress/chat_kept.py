@@ -15,11 +15,13 @@ from domain.model import AUTO
 from domain.tenant import Caller
 from domain.turn import TurnStatus
 from serve_app.ingress import sse
+from serve_app.ingress.allowed import allowed_route
 from serve_app.ingress.answers import Answer
 from serve_app.ingress.bodies import body_hash, idempotency_key
+from serve_app.ingress.chat_choice import refuse_if_nobody, refuse_unable
 from serve_app.ingress.completions import Completion
 from serve_app.ingress.context import visit_of
-from serve_app.ingress.errors import Problem, failed_turn, unknown_model
+from serve_app.ingress.errors import Problem, failed_turn
 from serve_app.ingress.lookahead import Lookahead
 from serve_app.ingress.openai_bodies import LONGEST, ChatCompletion
 from serve_app.ingress.params import key_of
@@ -38,8 +40,11 @@ async def complete_in_conversation(
     key = key_of(caller, conversation_id)
     visit.conversation = conversation_id
     content = _last_user_message(body)
-    if body.model != AUTO and parts.catalog.find(body.model) is None:
-        raise unknown_model(body.model)
+    route = await allowed_route(parts, caller, body.model)
+    if route is not None:
+        refuse_unable(route, body, [])
+    elif body.wants_json:
+        await refuse_if_nobody(parts, caller, "json", "response_format")
     idempotency, turn_id = idempotency_key(request), new_id("turn")
     metadata = {name: value for name, value in (body.metadata or {}).items() if name != "conversation_id"}
     visit.turn = turn_id

@@ -1,59 +1,67 @@
 """A completion of which nothing is kept. The client's leaving cancels it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from domain.errors import BrainError, GenerationError, JournalUnavailable, ModelNotFound, Overloaded, Unavailable
+from deployments.recording import TOOL_CALLS
+from domain.errors import BrainError, GenerationError, JournalUnavailable, Overloaded, Unavailable
 from domain.events import DELTA, Event, Position
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
-from domain.model import SCRIPTED
-from domain.selection import select
 from domain.tenant import Caller
 from serve_app.ingress import metrics, sse
 from serve_app.ingress.answers import Answer
+from serve_app.ingress.chat_choice import choose
 from serve_app.ingress.completions import Completion
-from serve_app.ingress.detached import detach
-from serve_app.ingress.errors import unknown_model
+from serve_app.ingress.context import visit_of
+from serve_app.ingress.detached import apart, detach
 from serve_app.ingress.openai_bodies import ChatCompletion
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.shapes import error_json
 
-CLASSIFY = 2.0  # seconds
+Generate = Callable[[], "asyncio.Future[Outcome]"]
 LINGER = 0.25  # seconds that the journal may lag behind the generation's own answer
 
 
 async def complete(request: Request, caller: Caller, body: ChatCompletion) -> Response:
     parts = parts_of(request)
-    try:
-        selection = select(parts.catalog, body.model)
-    except ModelNotFound:
-        raise unknown_model(body.model) from None
-    messages = body.plain_messages()
+    messages, parameters = body.shaped_messages(), {**body.parameters(), **body.tool_parameters()}
+    chosen = await choose(parts, caller, body, messages)
     asked = GenerationRequest(
         tenant=caller.tenant,
         turn_id=new_id("turn"),
         attempt=1,
-        model=selection.route.id,
+        model=chosen.selection.route.id,
         messages=messages,
-        parameters=body.parameters(),
-        intent=await _intent(parts, messages) if selection.route.provider.kind == SCRIPTED else None,
-        chain=tuple(route.id for route in selection.fallback),
+        parameters=parameters,
+        intent=chosen.intent,
+        chain=tuple(route.id for route in chosen.selection.fallback),
         live=bool(body.stream),
         journal=bool(body.stream),
         kept=False,
+        stable=len(messages) if any(message["role"] == "assistant" for message in messages) else 0,
+        weight=chosen.weight,
+        traceparent=visit_of(request.scope).traceparent,
     )
+    await parts.accounts.hold(parts.models, asked, (chosen.selection.route, *chosen.selection.fallback))
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     completion = Completion(asked.turn_id, asked.model, with_usage=with_usage)
+
+    def generate() -> "asyncio.Future[Outcome]":
+        generation = apart(parts.llm.generate(asked))
+        settling = (parts.catalog, asked, caller.key_id, chosen.prompt_tokens, lambda: completion.sent)
+        parts.accounts.settle_after(generation, *settling)
+        return generation
+
     if body.stream:
-        return sse.EventStream(_Unkept(parts, asked, completion).pieces(), {"x-brain-model": asked.model})
+        return sse.EventStream(_Unkept(parts, asked, completion, generate).pieces(), {"x-brain-model": asked.model})
     try:
-        outcome: Outcome = await sse.while_present(request.receive, parts.llm.generate(asked))
+        outcome: Outcome = await sse.while_present(request.receive, asyncio.shield(generate()))
     except (ClientDisconnect, asyncio.CancelledError):
         detach(parts.llm.cancel(asked))
         raise
@@ -63,42 +71,31 @@ async def complete(request: Request, caller: Caller, body: ChatCompletion) -> Re
         return Answer({"error": error_json(_error(outcome))}, outcome.status, headers)
     if outcome.ending == "elsewhere":
         raise Unavailable("the generation went on in another process")
-    return Answer(completion.whole(outcome.text, outcome.finish_reason or "stop", outcome.usage), 200, headers)
-
-
-async def _intent(parts: Parts, messages: list[dict[str, Any]]) -> str | None:
-    """What the built-in model answers by; no other model waits for it."""
-    asked = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
-    try:
-        async with asyncio.timeout(CLASSIFY):
-            return (await parts.classifier.classify(asked)).intent.name
-    except (BrainError, TimeoutError):
-        return None
+    whole = completion.whole(outcome.text, _finish(outcome), outcome.usage, outcome.tool_calls)
+    return Answer(whole, 200, headers)
 
 
 class _Unkept:
     """A streamed completion: deltas from the journal as they come, the end from the generation itself."""
 
-    def __init__(self, parts: Parts, asked: GenerationRequest, completion: Completion) -> None:
-        self._parts, self._asked, self._completion = parts, asked, completion
+    def __init__(self, parts: Parts, asked: GenerationRequest, completion: Completion, generate: Generate) -> None:
+        self._parts, self._asked, self._completion, self._generate = parts, asked, completion, generate
         self._n = 0
         self._followed = True
         self._dropped = False
 
     async def pieces(self) -> AsyncIterator[tuple[bytes, bool]]:
-        generation = asyncio.ensure_future(self._parts.llm.generate(self._asked))
+        generation = self._generate()
         try:
             yield self._completion.opening(), False
             async for batch in self._deltas(generation):
-                text = b"".join([self._completion.delta(event.data["text"]) for event in batch])
-                yield text or sse.KEEP_ALIVE, bool(batch)
+                yield b"".join(map(self._line, batch)) or sse.KEEP_ALIVE, bool(batch)
             if not self._dropped:
                 yield self._end(await generation), True
         except BrainError as error:
             yield self._completion.failure({"message": str(error), "type": error.type, "code": error.code}), False
         finally:
-            if not generation.done():
-                generation.cancel()
+            if not generation.done():  # it is not given up: how it ends says what it cost
                 detach(self._parts.llm.cancel(self._asked))
 
     async def _deltas(self, generation: "asyncio.Future[Outcome]") -> AsyncIterator[list[Event]]:
@@ -140,14 +137,19 @@ class _Unkept:
                 self._followed = False
                 break
             self._n = event.n
-            if event.type == DELTA:
+            if event.type in (DELTA, TOOL_CALLS):
                 fresh.append(event)
         return fresh
+
+    def _line(self, event: Event) -> bytes:
+        if event.type == DELTA:
+            return self._completion.delta(event.data["text"])
+        return self._completion.call_deltas(event.data["tool_calls"])
 
     def _end(self, outcome: Outcome) -> bytes:
         self._completion.named(outcome.model)
         if outcome.ending in ("completed", "cancelled"):
-            return self._completion.closing(outcome.text, outcome.finish_reason or "stop", outcome.usage)
+            return self._completion.closing(outcome.text, _finish(outcome), outcome.usage, outcome.tool_calls)
         return self._completion.failure(_error(outcome))
 
 
@@ -173,6 +175,10 @@ async def _next(source: Any, deadline: float, generation: "asyncio.Future[Outcom
 
 def _text(generation: "asyncio.Future[Outcome]") -> str:
     return "" if generation.cancelled() or generation.exception() else generation.result().text
+
+
+def _finish(outcome: Outcome) -> str:
+    return outcome.finish_reason or ("tool_calls" if outcome.tool_calls else "stop")
 
 
 def _error(outcome: Outcome) -> dict[str, Any]:

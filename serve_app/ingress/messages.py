@@ -6,14 +6,15 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from domain.message import Message
-from serve_app.ingress.answer_models import Deleted, MessageInContext, MessageList
+from serve_app.ingress.answer_models import Deleted, MessageInContext, MessageList, VersionList
 from serve_app.ingress.answers import Answer, page_answer
 from serve_app.ingress.auth import Who
 from serve_app.ingress.bodies import MessagePatch, checked
 from serve_app.ingress.documents import takes
 from serve_app.ingress.params import OldestFirst, key_of, known
 from serve_app.ingress.parts import parts_of
-from serve_app.ingress.shapes import message_json
+from serve_app.ingress.shapes import Json, message_json
+from storage.versions import KeptVersion
 
 router = APIRouter(prefix="/api/v1", tags=["messages"])
 
@@ -43,6 +44,16 @@ async def get_message(
     return Answer(content)
 
 
+@router.get("/messages/{message_id}/versions", response_model=None, responses={200: {"model": VersionList}})
+async def list_versions(request: Request, who: Who, message_id: str, page: OldestFirst) -> Response:
+    """All replies to a message (the id of which, or of any of them, is given), the oldest first. The one that later
+    prompts tell has `superseded_by` null."""
+    known(message_id, "msg", "message")
+    if page.after is not None:
+        known(page.after, "msg", "message")
+    return page_answer(await parts_of(request).reader.versions(who.tenant, message_id, page), _version_json)
+
+
 @router.patch(
     "/messages/{message_id}",
     response_model=None,
@@ -63,3 +74,7 @@ async def delete_message(request: Request, who: Who, message_id: str) -> Respons
     known(message_id, "msg", "message")
     await parts_of(request).reader.delete_message(who.tenant, message_id)
     return Answer({"id": message_id, "object": "message", "deleted": True})
+
+
+def _version_json(version: KeptVersion) -> Json:
+    return {**message_json(version.message), "superseded_by": version.superseded_by}

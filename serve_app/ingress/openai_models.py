@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from domain.model import AUTO
+from serve_app.ingress.allowed import allowed_ids, allowed_route
 from serve_app.ingress.answers import Answer
 from serve_app.ingress.auth import Who
 from serve_app.ingress.errors import unknown_model
@@ -14,15 +15,16 @@ router = APIRouter(prefix="/v1/models", tags=["OpenAI-compatible"])
 
 @router.get("", response_model=None)
 async def list_openai_models(request: Request, who: Who) -> Response:
-    """`auto` and every concrete model."""
+    """`auto` and every concrete model that the tenant may use."""
     parts = parts_of(request)
-    ids = dict.fromkeys([AUTO, *parts.catalog.ids()])
-    return Answer({"object": "list", "data": [_card(parts, model) for model in ids]})
+    return Answer({"object": "list", "data": [_card(parts, one) for one in (AUTO, *await allowed_ids(parts, who))]})
 
 
 @router.get("/{model_id:path}", response_model=None)
 async def get_openai_model(request: Request, who: Who, model_id: str) -> Response:
-    return Answer(_card(parts_of(request), model_id))
+    parts = parts_of(request)
+    await allowed_route(parts, who, model_id)
+    return Answer(_card(parts, model_id))
 
 
 def _card(parts: Parts, model: str) -> dict[str, object]:

@@ -6,11 +6,15 @@ from time import time
 
 from starlette.requests import Request
 
+from actors.parts import AllHealthy, EveryModel
 from domain.embedding import EmbedderInfo
 from domain.model import Catalog
-from domain.ports import Classifier, Embedder, Follower, Hosts, LanguageModel
+from domain.ports import Classifier, Embedder, Follower, Health, Hosts, LanguageModel, TenantModels
+from serve_app.catalog_watch import CatalogWatch
+from serve_app.ingress.accounting import Accounts
 from serve_app.ingress.keys import Keys
 from serve_app.ingress.vitals import Vitals
+from storage.ledger import PostgresLedger
 from storage.reader import PostgresReader
 
 
@@ -34,7 +38,8 @@ class IngressSettings:
 
 @dataclass(slots=True)
 class Parts:
-    """`catalog` is replaced when the configuration changes. `metrics` gives Prometheus text for the whole service.
+    """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
+    the whole service. `registry`: where models are registered and tenants' settings are kept.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -47,14 +52,20 @@ class Parts:
     classifier: Classifier
     catalog: Catalog
     metrics: Callable[[], Awaitable[str]]
+    ledger: PostgresLedger
     ready: Callable[[], bool] = lambda: True
     checks: Mapping[str, Callable[[], Awaitable[object]]] = field(default_factory=dict)
     settings: IngressSettings = field(default_factory=IngressSettings)
+    models: TenantModels = field(default_factory=EveryModel)
+    health: Health = field(default_factory=AllHealthy)
+    registry: CatalogWatch | None = None
     keys: Keys = field(init=False)
+    accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)
     embedding_model: EmbedderInfo | None = None
 
     def __post_init__(self) -> None:
+        self.accounts = Accounts(self.ledger)
         self.keys = Keys(self.reader.find_api_key)
         self.vitals = Vitals(self.checks)
 

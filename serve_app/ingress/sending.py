@@ -1,11 +1,11 @@
 """Handing a message to its conversation's host, and the answer of a turn that was waited for."""
 
 from domain.commands import Accepted, Ended, Send
-from domain.errors import BrainError, CommitUnknown, NotFound, Overloaded, Retryable
+from domain.errors import BrainError, CommitUnknown, ModelNotFound, NotFound, Overloaded, Retryable
 from domain.events import Position
 from domain.turn import TurnStatus
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.errors import AfterAcceptance, failed_turn
+from serve_app.ingress.errors import AfterAcceptance, Problem, failed_turn
 from serve_app.ingress.parts import Parts
 from serve_app.ingress.shapes import message_json, turn_json
 
@@ -18,6 +18,8 @@ async def hand_over(parts: Parts, send: Send) -> Accepted | Ended:
         return await parts.hosts.send(send)
     except Overloaded:
         raise
+    except ModelNotFound as error:
+        raise Problem(404, str(error), "model", error.code) from None
     except Retryable as error:
         if await _stands(parts, send, isinstance(error, CommitUnknown)):
             raise AfterAcceptance(error, send.turn_id) from error

@@ -1,4 +1,4 @@
-"""`POST /conversations/{id}/messages`: runs a turn."""
+"""Turns that are asked for: `POST /conversations/{id}/messages`, and `POST /messages/{id}/regenerate`."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,15 +9,14 @@ from starlette.responses import Response
 from domain.commands import Accepted, Ended, Send
 from domain.events import DELTA, Event, Position
 from domain.ids import new_id
-from domain.model import AUTO
 from serve_app.ingress import sse
+from serve_app.ingress.allowed import route_of
 from serve_app.ingress.answer_models import TurnAnswer
 from serve_app.ingress.auth import authenticated
-from serve_app.ingress.bodies import MessageSend, body_hash, checked, idempotency_key
+from serve_app.ingress.bodies import MessageRegenerate, MessageSend, body_hash, check_models, checked, idempotency_key
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.documents import takes
-from serve_app.ingress.errors import unknown_model
-from serve_app.ingress.params import key_of
+from serve_app.ingress.params import key_of, known
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.replay import accepted
 from serve_app.ingress.sending import REPLAYED, beginning, ended_answer, hand_over
@@ -40,16 +39,16 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     openapi_extra=takes(MessageSend, creates=True),
 )
 async def send_message(request: Request, conversation_id: str) -> Response:
-    """Send a message and get the reply, at once or as a stream. Disconnecting does not stop the turn."""
+    """Send a message and get the reply, at once or as a stream. Disconnecting does not stop the turn.
+
+    With `models` several answer side by side, and `keep` says whose answer becomes the reply.
+    """
     caller = await authenticated(request)
     key = key_of(caller, conversation_id)
-    visit = visit_of(request.scope)
-    visit.conversation = conversation_id
+    visit_of(request.scope).conversation = conversation_id
     body = checked(MessageSend, await request.body(), strict=True)
-    parts = parts_of(request)
+    check_models(body)
     idempotency = idempotency_key(request)
-    if body.model != AUTO and parts.catalog.find(body.model) is None:
-        raise unknown_model(body.model)
     turn_id = new_id("turn")
     send = Send(
         key=key,
@@ -65,13 +64,59 @@ async def send_message(request: Request, conversation_id: str) -> Response:
         metadata=body.metadata,
         live=body.stream,
         wait=not body.stream,
+        models=tuple(body.models or ()),
+        keep=body.keep or "first",
     )
-    visit.turn = turn_id
+    return await _answer(request, send, body.stream)
+
+
+@router.post(
+    "/messages/{message_id}/regenerate",
+    response_model=None,
+    responses=_ANSWERS,
+    openapi_extra=takes(MessageRegenerate, required=False, creates=True),
+)
+async def regenerate(request: Request, message_id: str) -> Response:
+    """Make a reply anew: a turn of its own, without a user message. It answers as a sent message does.
+
+    `message_id`: a reply, or the message it answers. The new reply, if it completes, takes the place of the others in
+    later prompts; they stay readable (`GET /messages/{id}/versions`).
+    """
+    caller = await authenticated(request)
+    known(message_id, "msg", "message")
+    body = checked(MessageRegenerate, await request.body() or b"{}", strict=True)
+    idempotency = idempotency_key(request)
+    conversation_id = await parts_of(request).reader.conversation_of(caller.tenant, message_id)
+    visit_of(request.scope).conversation = conversation_id
+    turn_id = new_id("turn")
+    send = Send(
+        key=key_of(caller, conversation_id),
+        caller=caller.key_id,
+        idempotency_key=idempotency or f"auto-{turn_id}",
+        body_hash=body_hash(f"{message_id}/regenerate", body),
+        turn_id=turn_id,
+        message_id="",
+        content="",
+        model=body.model,
+        parameters=body.parameters.model_dump(exclude_none=True),
+        on_busy=body.on_busy,
+        live=body.stream,
+        wait=not body.stream,
+        regenerates=message_id,
+    )
+    return await _answer(request, send, body.stream)
+
+
+async def _answer(request: Request, send: Send, streamed: bool) -> Response:
+    parts, visit = parts_of(request), visit_of(request.scope)
+    for model in (send.model, *send.models):
+        await route_of(parts, send.key.tenant, model)
+    visit.turn = send.turn_id
     result = await hand_over(parts, send)
     visit.turn = result.turn.id
-    if body.stream:
+    if streamed:
         headers = REPLAYED if result.replayed else None
-        return sse.EventStream(_pieces(parts, caller.tenant, result), headers)
+        return sse.EventStream(_pieces(parts, send.key.tenant, result), headers)
     assert isinstance(result, Ended)
     return ended_answer(result)
 

@@ -23,6 +23,7 @@ from domain.ports import AcceptedTurn, Ownership, Reply
 from serve_app.ingress import IngressSettings, Parts, create_app
 from serve_app.ingress import metrics as ingress_metrics
 from storage.conversations import PostgresConversations
+from storage.ledger import PostgresLedger
 from storage.postgres import Pool, open_pool
 from storage.reader import PostgresReader
 
@@ -296,6 +297,7 @@ async def world(database_url: str, tenant: str, settings: IngressSettings) -> As
         classifier=NoClassifier(),
         catalog=CATALOG,
         metrics=page,
+        ledger=PostgresLedger(pool),
         checks={"postgres": reader.ping},
         settings=settings,
     )
@@ -306,6 +308,7 @@ async def world(database_url: str, tenant: str, settings: IngressSettings) -> As
     for task in hosts.running.values():
         task.cancel()
     await asyncio.gather(*hosts.running.values(), return_exceptions=True)
+    await parts.accounts.close(0.2)
     await pool.close()
 
 
