@@ -14,15 +14,14 @@ from rich.table import Table
 from domain.replaying import Decision, Setting, Tally, recorded, replay
 from serve_app.cli.database import with_database
 from serve_app.cli.options import Data
+from serve_app.cli.route_train import train
 from serve_app.embedded.refusal import Refusal
 
 app = typer.Typer(help="The choice of models for `auto`.", no_args_is_help=True)
 DIALS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-@app.callback()
-def options() -> None:
-    """The choice of models for `auto`."""
+app.command("train")(train)
 
 
 @app.command("replay")

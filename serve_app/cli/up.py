@@ -37,7 +37,7 @@ def up(
     variables. Without a provider, the `scripted` model answers.
     """
     from serve_app.embedded.folder import DataFolder
-    from serve_app.embedded.plan import Plan, from_file, from_flags
+    from serve_app.embedded.plan import Plan, check_vllm, from_file, from_flags
     from serve_app.embedded.refusal import Refusal
     from serve_app.embedded.reporter import Reporter
     from serve_app.embedded.supervisor import Supervisor
@@ -49,6 +49,7 @@ def up(
         raise Refusal("--config and --provider-url exclude each other: put the provider into the file")
     if config is not None:
         catalog = from_file(config)
+        check_vllm(catalog)
     elif provider_url is not None:
         catalog, environment = from_flags(provider_url, provider_key, model or [])
     elif model:
