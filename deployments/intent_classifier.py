@@ -4,12 +4,17 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from deployments import complexity
+from deployments.complexity import Scorer
+from deployments.complexity_ranks import packaged_ranks
 from deployments.intent_head import GENERAL, Head, fingerprint, load, read_examples, save, train
+from deployments.tenant_scorers import TenantScorers
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Overloaded
 from domain.message import Intent
@@ -42,6 +47,11 @@ class IntentClassifier:
     over; `ranked` stays as the head ranked them. THRESHOLD was chosen on intents/validation.yaml, which the head never
     sees: the largest that costs no accuracy there (0.89 of 140; many are hard on purpose).
 
+    `complexity`: judges how much a message needs a strong model; by default the packaged scorer, which goes by the text
+    alone where the embedder is not the one it was trained with.
+
+    `tenants`: the scorers that tenants trained themselves.
+
     `max_waiting`: calls at once, beyond which one is refused.
     """
 
@@ -53,16 +63,23 @@ class IntentClassifier:
         cache: Path | str | None = None,
         max_waiting: int = 256,
         examples: Path | str = GENERAL,
+        complexity: Scorer | None = None,
+        tenants: TenantScorers | None = None,
     ) -> None:
         self._embedder, self._threshold, self._max_waiting = embedder, threshold, max_waiting
         self._cache = Path(cache) if cache is not None else None
         self._examples = read_examples(Path(examples))
+        self._complexity, self._by_text_alone = complexity, False
+        self._tenants, self._model = tenants, ""
         self._head: Head | None = None
         self._preparing: asyncio.Task[Head] | None = None
         self._waiting = 0
 
-    async def classify(self, text: str) -> Understanding:
-        """Raises `Overloaded` if too many calls wait; what the embedder raises is passed on."""
+    async def classify(self, text: str, tenant: str = "") -> Understanding:
+        """`tenant`: whose own complexity score counts, where it has one.
+
+        Raises `Overloaded` if too many calls wait; what the embedder raises is passed on.
+        """
         if self._waiting >= self._max_waiting:
             raise Overloaded("too many messages wait to be classified")
         self._waiting += 1
@@ -71,7 +88,11 @@ class IntentClassifier:
             embedding = await self._embedder.embed(text)
         finally:
             self._waiting -= 1
-        return self._understanding(head, embedding)
+        understood = self._understanding(head, text, embedding)
+        if self._tenants is None or not tenant:
+            return understood
+        own = await self._tenants.score(tenant, text, embedding, self._model)
+        return understood if own is None else replace(understood, complexity=own)
 
     async def prepare(self) -> Head:
         """Load or train the head. Callers share one attempt; after a failed one, the next call tries again."""
@@ -88,6 +109,10 @@ class IntentClassifier:
 
     async def _prepare(self) -> Head:
         info = await self._embedder.describe()
+        if self._complexity is None:
+            self._complexity = await asyncio.to_thread(_packaged)
+            self._by_text_alone = info.name != complexity.EMBEDDER
+        self._model = info.name
         version = fingerprint(f"{info.name}@{info.revision}", self._examples)
         path = self._cache / f"intents-{version}.npz" if self._cache is not None else None
         head = await asyncio.to_thread(_cached, path, info.dimensions) if path else None
@@ -98,7 +123,7 @@ class IntentClassifier:
         self._head = head
         return head
 
-    def _understanding(self, head: Head, embedding: Embedding) -> Understanding:
+    def _understanding(self, head: Head, text: str, embedding: Embedding) -> Understanding:
         probabilities = head.probabilities(embedding)
         order = np.argsort(-probabilities)
         ranked = [Intent(name=head.labels[i], confidence=float(probabilities[i])) for i in order[:RANKED]]
@@ -106,7 +131,20 @@ class IntentClassifier:
         if best.name == OTHER or best.confidence < self._threshold:
             named = next(intent for intent in ranked if intent.name != OTHER)
             best = Intent(name=OTHER, confidence=1 - named.confidence)
-        return Understanding(best, ranked, embedding)
+        return Understanding(best, ranked, embedding, self._score(text, embedding))
+
+    def _score(self, text: str, embedding: Embedding) -> float | None:
+        if self._complexity is None:
+            return None
+        return self._complexity.score(text, None if self._by_text_alone else embedding)
+
+
+def _packaged() -> Scorer | None:
+    try:
+        return packaged_ranks()
+    except (OSError, ValueError) as error:
+        log.warning("messages have no complexity, and the default model answers: %s", error)
+        return None
 
 
 def _cached(path: Path, dimensions: int) -> Head | None:

@@ -4,10 +4,12 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from deployments.complexity import Scorer
+from deployments.complexity_ranks import Ranked, checked
 from deployments.complexity_training import from_bytes
 from domain.embedding import Embedding
 from domain.errors import BrainError
@@ -17,7 +19,21 @@ log = logging.getLogger(__name__)
 FRESH = 15.0  # seconds until a tenant's version is asked for again
 MOST = 1000  # tenants held at once
 
-Load = Callable[[str], Awaitable[tuple[int, str, bytes] | None]]
+
+class Kept(Protocol):
+    """A scorer as storage keeps it."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def embedder(self) -> str: ...
+    @property
+    def artefact(self) -> bytes: ...
+    @property
+    def quantiles(self) -> Sequence[float]: ...
+
+
+Load = Callable[[str], Awaitable[Kept | None]]
 
 
 @dataclass(slots=True)
@@ -28,8 +44,7 @@ class _Held:
 
 
 class TenantScorers:
-    """`load` gives version, embedder and artefact of a tenant's active scorer. `embedder` is the one that runs here:
-    a scorer that was trained with another one is not used.
+    """`load` gives a tenant's active scorer. One that was trained with another embedder than runs here is not used.
 
     What cannot be read leaves the last one known, or none: a scorer that is away never costs a turn.
     """
@@ -39,7 +54,7 @@ class TenantScorers:
         self._held: OrderedDict[str, _Held] = OrderedDict()
 
     async def score(self, tenant: str, text: str, embedding: Embedding, embedder: str) -> float | None:
-        """The tenant's own score of a text; None where it has no scorer of its own."""
+        """The text's rank by the tenant's own scorer; None where it has none."""
         held = await self._of(tenant, embedder)
         return None if held.scorer is None else held.scorer.score(text, embedding)
 
@@ -61,14 +76,14 @@ class TenantScorers:
             log.warning("the complexity scorer of %s is not used: %s", tenant, error)
         return held
 
-    async def _take(self, held: _Held, found: tuple[int, str, bytes] | None, embedder: str) -> None:
+    async def _take(self, held: _Held, found: Kept | None, embedder: str) -> None:
         if found is None:
             held.version, held.scorer = 0, None
             return
-        version, trained_with, artefact = found
-        if version == held.version:
+        if found.version == held.version:
             return
-        held.version, held.scorer = version, None
-        if trained_with != embedder:
-            raise ValueError(f"it was trained with the embedder {trained_with}, and {embedder} runs here")
-        held.scorer = await asyncio.to_thread(from_bytes, artefact)
+        held.version, held.scorer = found.version, None
+        if found.embedder != embedder:
+            raise ValueError(f"it was trained with the embedder {found.embedder}, and {embedder} runs here")
+        scorer = await asyncio.to_thread(from_bytes, found.artefact)
+        held.scorer = Ranked(scorer, checked(found.quantiles))

@@ -21,13 +21,25 @@ class Example:
     score: float
 
 
-async def active(pool: Pool, tenant: str) -> tuple[int, str, bytes] | None:
-    """Version, embedder and artefact of the tenant's scorer; None where it has none. May raise `Unavailable`."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A scorer as it is kept: `artefact` was trained with `embedder`'s vectors; `quantiles` give its scores ranks."""
+
+    version: int
+    embedder: str
+    artefact: bytes
+    quantiles: list[float]
+
+
+async def active(pool: Pool, tenant: str) -> Stored | None:
+    """The tenant's scorer; None where it has none. May raise `Unavailable`."""
     async with reading(pool, tenant) as lent:
         row = await lent.fetchrow(
-            "SELECT version, embedder, artefact FROM brain.complexity_scorers WHERE tenant_id = $1 AND active", tenant
+            "SELECT version, embedder, artefact, metrics->'quantiles' AS quantiles"
+            " FROM brain.complexity_scorers WHERE tenant_id = $1 AND active",
+            tenant,
         )
-    return None if row is None else (row["version"], row["embedder"], row["artefact"])
+    return None if row is None else Stored(**{**row, "quantiles": row["quantiles"] or []})
 
 
 def examples(url: str, tenant: str) -> Iterator[Example]:

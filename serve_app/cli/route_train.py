@@ -73,6 +73,9 @@ def _of_cheap(found: "list[Example]", tenant: str, cheap: list[str]) -> "list[Ex
 
 
 async def _fitted(found: "list[Example]", threshold: float) -> tuple[str, bytes, dict[str, object]]:
+    import numpy as np
+
+    from deployments.complexity_ranks import quantiles
     from deployments.complexity_training import fit
     from deployments.embedder import Embedder
 
@@ -90,4 +93,6 @@ async def _fitted(found: "list[Example]", threshold: float) -> tuple[str, bytes,
         scorer = await asyncio.to_thread(fit, [one.text for one in found], vectors, failed)
     except ValueError as error:
         raise Refusal(f"this feedback cannot be learned from: {error}") from None
-    return name, scorer.to_bytes(), {"examples": len(found), "did_not_do": sum(failed), "threshold": threshold}
+    scores = scorer.scores([one.text for one in found], np.asarray(vectors, np.float32))
+    metrics = {"examples": len(found), "did_not_do": sum(failed), "threshold": threshold}
+    return name, scorer.to_bytes(), {**metrics, "quantiles": quantiles(scores.tolist())}

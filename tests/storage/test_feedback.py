@@ -9,6 +9,7 @@ import pytest
 from domain.errors import NotFound
 from domain.ids import new_id
 from storage import complexity_scorers
+from storage.complexity_scorers import Stored
 from storage.postgres import connection
 from storage.reader import PostgresReader
 from tests.storage.conftest import make_reply, make_send
@@ -63,12 +64,12 @@ async def test_what_is_learned_from_is_the_question_with_its_model_and_score(sto
 async def test_a_scorer_has_versions_of_which_one_is_active(pool, tenant, database_url):
     assert await complexity_scorers.active(pool, tenant) is None
     for made in (b"first", b"second"):
-        complexity_scorers.put(database_url, tenant, "minilm", made, {"examples": 50})
-    assert await complexity_scorers.active(pool, tenant) == (2, "minilm", b"second")
+        complexity_scorers.put(database_url, tenant, "minilm", made, {"quantiles": [0.1, 0.9]})
+    assert await complexity_scorers.active(pool, tenant) == Stored(2, "minilm", b"second", [0.1, 0.9])
     assert complexity_scorers.activate(database_url, tenant, 1)
-    assert await complexity_scorers.active(pool, tenant) == (1, "minilm", b"first")
+    assert (await complexity_scorers.active(pool, tenant)).artefact == b"first"
     assert not complexity_scorers.activate(database_url, tenant, 9)
-    assert (await complexity_scorers.active(pool, tenant))[0] == 1, "an unknown version changes nothing"
+    assert (await complexity_scorers.active(pool, tenant)).version == 1, "an unknown version changes nothing"
     assert complexity_scorers.activate(database_url, tenant, None)
     assert await complexity_scorers.active(pool, tenant) is None
     assert await complexity_scorers.active(pool, new_id("ten")) is None
