@@ -1,60 +1,46 @@
-"""One generation: which model is called, how often, for how long, and what came of it."""
+"""One generation: which models are called, what they say, and what came of it."""
 
 import asyncio
 import contextlib
 import logging
-import random
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
-from deployments.outcome import error_body, estimate
-from deployments.providers import Piece, ProviderFailure, Wire
+from deployments.outcome import charged, error_body, merge_tool_calls
+from deployments.policies import Call, Policy, QueueFull, Record
+from deployments.providers import Piece, ProviderFailure
 from deployments.recording import Recording
-from domain.errors import GenerationError, GenerationTimeout
-from domain.generation import Attempt, Ending, GenerationRequest, Outcome
-from domain.message import Usage
-from domain.model import Catalog, Provider, Route
+from domain.errors import BrainError, GenerationError, GenerationTimeout, Overloaded
+from domain.generation import Attempt, Ending, GenerationRequest, Outcome, Why
+from domain.model import Catalog, Route
 
 log = logging.getLogger(__name__)
 
-BACKOFF, MAX_BACKOFF = 0.5, 8.0  # seconds
-MAX_RETRY_AFTER = 20.0  # seconds that a provider may ask us to wait
-AFTER_FINISH = 2.0  # seconds that usage and [DONE] may take once the text is whole
-
-Sleep = Callable[[float], Awaitable[None]]
-
 
 class Generation:
-    """Calls the request's model, and those of its chain while nothing has been said.
+    """Asks the request's model, and those of its chain, in order, while nothing has been said.
 
-    A call that fails in a way that may pass is repeated `provider.retries` times, after a random delay whose bound
-    doubles (full jitter, https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/), and not before the
-    provider's Retry-After. Other failures go to the chain at once. After the first text nothing is repeated.
+    How a model is called (bounds, retries, breakers …) is the business of `policy`. `attempt` makes a call's record an
+    entry of the trace.
     """
 
     def __init__(
         self,
         request: GenerationRequest,
         catalog: Catalog,
-        wires: Mapping[str, Wire],
+        policy: Policy,
         recording: Recording,
-        sleep: Sleep = asyncio.sleep,
+        attempt: Callable[[Record], Attempt],
     ) -> None:
         self.recording = recording
-        self.request, self._catalog, self._wires, self._sleep = request, catalog, wires, sleep
+        self.request, self._catalog, self._policy, self._attempt = request, catalog, policy, attempt
+        self.trace: list[Record] = []
         self._text: list[str] = []
+        self._tool_calls: dict[int, dict[str, Any]] = {}
         self._model: str | None = None
         self._finish_reason: str | None = None
-        self._usage: Usage | None = None
-        self._first_token: float | None = None
-        self._attempts: list[Attempt] = []
         self._producing: asyncio.Task[Any] | None = None
         self._cancelled = False
-
-    @property
-    def _finished(self) -> bool:
-        return self._finish_reason is not None
 
     def cancel(self) -> None:
         """End the generation as cancelled, with the text so far; nothing happens if the model has finished."""
@@ -63,8 +49,11 @@ class Generation:
         self._cancelled = True
 
     async def run(self) -> Outcome:
-        """Generate; every failure is told by the outcome. Cancelling this call itself abandons the generation."""
-        error: GenerationError | None = None
+        """Generate; failures of models are told by the outcome. Cancelling this call itself abandons the generation.
+
+        Raises `Overloaded` where too many wait for the model, and nothing has been said of this generation.
+        """
+        error: BrainError | None = None
         ending: Ending = "completed"
         try:
             if self._cancelled:
@@ -76,6 +65,10 @@ class Generation:
             if not self._cancelled or self._producing is None or self._producing.uncancel():
                 raise
             ending = "cancelled"
+        except Overloaded as failure:
+            if not self.recording.models:
+                raise
+            ending, error = "failed", failure
         except GenerationError as failure:
             ending, error = "failed", failure
         except Exception:
@@ -87,24 +80,34 @@ class Generation:
 
     async def _produce(self) -> None:
         failure: ProviderFailure | None = None
-        for model in dict.fromkeys((self.request.model, *self.request.chain)):
-            route = self._catalog.find(model)
+        routes = self._routes()
+        for place, (model, route) in enumerate(routes):
             if route is None:
                 failure = failure or ProviderFailure(f"the model {model!r} is not configured any more")
                 continue
             if failure is not None:
                 await self._announce(model, f"{self._model or self.request.model} did not answer")
-            self._model = model
+            self._model, self._finish_reason = model, None
+            others = any(other is not None for _, other in routes[place + 1 :])
+            why: Why = "continued" if self.request.prefix else "fallback" if failure else "first"
+            call = Call(route, self.request, self.trace, why, alternatives=others)
             try:
-                await self._call_and_retry(route)
+                await self._listen(call)
             except ProviderFailure as reason:
                 failure = reason
-                if self._text:
+                if self._text or self._tool_calls:
                     break
             else:
                 return
         assert failure is not None
+        if isinstance(failure, QueueFull):
+            raise Overloaded(str(failure)) from failure
         raise (GenerationTimeout if failure.timed_out else GenerationError)(str(failure)) from failure
+
+    def _routes(self) -> list[tuple[str, Route | None]]:
+        """What may answer, in order. Text that was said already belongs to its model: no other goes on from it."""
+        chain = () if self.request.prefix else self.request.chain
+        return [(model, self._catalog.find(model)) for model in dict.fromkeys((self.request.model, *chain))]
 
     async def _announce(self, model: str, reason: str) -> None:
         # A cancel waits for this write: it must be known whether the event got its number.
@@ -114,85 +117,32 @@ class Generation:
         if self._cancelled:
             raise asyncio.CancelledError
 
-    async def _call_and_retry(self, route: Route) -> None:
-        for retry in range(route.provider.retries + 1):
-            try:
-                await self._call(route)
-            except ProviderFailure as failure:
-                if self._text or not failure.retryable or retry == route.provider.retries:
-                    raise
-                delay = random.uniform(0, min(BACKOFF * 2**retry, MAX_BACKOFF))
-                await self._sleep(max(delay, min(failure.retry_after or 0, MAX_RETRY_AFTER)))
-            else:
-                return
-
-    async def _call(self, route: Route) -> None:
-        """One call of the provider, with its place in the trace."""
-        self._finish_reason, self._usage, self._first_token = None, None, None
-        started_at, started, error = time.time(), time.monotonic(), "cancelled"
-        wire = self._wires.get(route.provider.kind)
-        try:
-            if wire is None:
-                raise ProviderFailure(f"models of kind {route.provider.kind!r} are not served here")
-            async with contextlib.aclosing(wire.stream(route, self.request)) as pieces:
-                await self._listen(pieces, route.provider)
-            if not self._finished:
-                raise ProviderFailure(f"provider {route.provider.name!r} ended its answer too early", True)
-            error = ""
-        except ProviderFailure as failure:
-            error = str(failure)
-            raise
-        finally:
-            first = None if self._first_token is None else (self._first_token - started) * 1000
-            total = (time.monotonic() - started) * 1000
-            status: Literal["ok", "error"] = "error" if error else "ok"
-            self._attempts.append(
-                Attempt(route.id, route.provider.name, status, error or None, started_at, first, total)
-            )
-
-    async def _listen(self, pieces: AsyncIterator[Piece], provider: Provider) -> None:
-        """Take what arrives, within the provider's time limits."""
-        limits = provider.timeouts
-        end = time.monotonic() + limits.total
-        limit, late = limits.first_token, f"did not begin to answer within {limits.first_token:g} s"
-        while True:
-            left = end - time.monotonic()
-            if left < limit:
-                limit, late = left, f"did not finish within {limits.total:g} s"
-            try:
-                async with asyncio.timeout(limit):
-                    piece = await anext(pieces, None)
-            except TimeoutError:
-                if self._finished:
-                    return
-                raise ProviderFailure(f"provider {provider.name!r} {late}", timed_out=True) from None
-            if piece is None:
-                return
-            self._take(piece)
-            limit, late = limits.idle, f"fell silent for {limits.idle:g} s"
-            if self._finished:
-                limit = min(AFTER_FINISH, limit)
+    async def _listen(self, call: Call) -> None:
+        async with contextlib.aclosing(self._policy.stream(call)) as pieces:
+            async for piece in pieces:
+                self._take(piece)
 
     def _take(self, piece: Piece) -> None:
         if text := piece.text.replace("\0", ""):  # PostgreSQL's text cannot hold it
-            if self._first_token is None:
-                self._first_token = time.monotonic()
             self._text.append(text)
             self.recording.add(text)
+        if piece.tool_calls:
+            merge_tool_calls(self._tool_calls, piece.tool_calls)
+            self.recording.add_tool_calls(piece.tool_calls)
         self._finish_reason = piece.finish_reason or self._finish_reason
-        self._usage = piece.usage or self._usage
 
-    def _outcome(self, ending: Ending, error: GenerationError | None) -> Outcome:
-        text = "".join(self._text)
-        estimated = self._usage is None and bool(text)
+    def _outcome(self, ending: Ending, error: BrainError | None) -> Outcome:
+        attempts = tuple(self._attempt(record) for record in self.trace)
+        usage, estimated = charged(attempts)
         return Outcome(
             ending=ending,
-            text=text,
+            text=self.request.prefix + "".join(self._text),
             model=self._model or self.request.model,
             finish_reason=self._finish_reason,
-            usage=estimate(self.request.messages, text) if estimated else self._usage,
+            usage=usage,
             estimated=estimated,
             error=error_body(error, self.request.turn_id) if error else None,
             status=error.status if error else 502,
-            attempts=tuple(self._attempts),
+            attempts=attempts,
+            tool_calls=tuple(self._tool_calls[index] for index in sorted(self._tool_calls)),
         )

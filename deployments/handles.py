@@ -5,11 +5,14 @@ Whatever else a call raises means that its replica could not answer; every call 
 """
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
+from ray.serve.context import _get_serve_request_context, _serve_request_context
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
@@ -43,7 +46,7 @@ def settled(answer: T | Refused) -> T:
 async def ask(call: Callable[[], Awaitable[Any]]) -> Any:
     """One call of a handle. Raises the domain's errors; `Unavailable` where the replica could not answer."""
     try:
-        return settled(await call())
+        return settled(await contextvars.copy_context().run(_apart, call))
     except BrainError:
         raise
     except BackPressureError as error:
@@ -51,6 +54,13 @@ async def ask(call: Callable[[], Awaitable[Any]]) -> Any:
     except Exception as error:
         log.warning("a replica could not answer: %s", type(error).__name__)
         raise Unavailable("a part of the service could not answer") from error
+
+
+def _apart(call: Callable[[], T]) -> T:
+    """Make a call with an internal id of its own. Calls made while one request is served inherit that request's, and
+    of those that wait together Serve's router knows but one by it (Ray 2.60): the others would wait for ever."""
+    _serve_request_context.set(replace(_get_serve_request_context(), _internal_request_id=""))
+    return call()
 
 
 def plain(handle: DeploymentHandle) -> DeploymentHandle:
@@ -133,8 +143,8 @@ class HandleClassifier:
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = plain(handle)
 
-    async def classify(self, text: str) -> Understanding:
-        found: Understanding = await ask(lambda: self._handle.classify.remote(text))
+    async def classify(self, text: str, tenant: str = "") -> Understanding:
+        found: Understanding = await ask(lambda: self._handle.classify.remote(text, tenant))
         return found
 
 

@@ -5,12 +5,17 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from deployments.generation import Generation, Sleep
+from deployments.counting import Counting
+from deployments.generation import Generation
+from deployments.policies import observe
+from deployments.policies.breaker import SharedBreakers
+from deployments.policies.composed import Composed, Sleep
 from deployments.providers import Wire
+from deployments.providers.http import HttpPool
 from deployments.providers.openai import OpenAIWire
 from deployments.providers.scripted import ScriptedWire
 from deployments.recording import Recording
@@ -21,7 +26,7 @@ from domain.ports import Journal
 
 log = logging.getLogger(__name__)
 
-MAX_CONCURRENT = 512
+MAX_CONCURRENT = 4096  # places at providers are bounded by the catalog; this bounds memory
 KEPT, MAX_KEPT = 60.0, 2048  # seconds and number of outcomes that a late caller can still join
 BEAT = 1.0  # seconds
 
@@ -44,15 +49,31 @@ class HostedLLM:
         max_concurrent: int = MAX_CONCURRENT,
         beat: float = BEAT,
         sleep: Sleep = asyncio.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+        breakers: SharedBreakers | None = None,
     ) -> None:
         self.writer = uuid.uuid4().hex
         self._journal, self._catalog, self._max_concurrent = journal, catalog, max_concurrent
-        self._wires: Mapping[str, Wire] = wires or {"openai": OpenAIWire(), "scripted": ScriptedWire()}
-        self._interval, self._sleep = beat, sleep
+        self._wires: Mapping[str, Wire] = wires or {
+            "openai": OpenAIWire(HttpPool(observe)),
+            "scripted": ScriptedWire(),
+        }
+        self.counting = Counting()
+        self.policies = Composed(self._wires, self.counting, breakers, sleep, monotonic)
+        self.told: Callable[[Outcome], None] = lambda outcome: None  # hears of each generation's end once
+        self._interval = beat
         self._running: dict[Name, tuple[Generation, asyncio.Task[Outcome]]] = {}
         self._finished: OrderedDict[Name, tuple[float, Outcome]] = OrderedDict()
         self._beating: asyncio.Task[None] | None = None
         self._closed = False
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    def unhealthy(self) -> frozenset[str]:
+        """`domain.ports.Health`, of this replica and of what others told it."""
+        return self.policies.circuits.unhealthy()
 
     @property
     def running(self) -> int:
@@ -62,7 +83,10 @@ class HostedLLM:
     async def reconfigure(self, user_config: dict[str, Any] | None) -> None:
         """Use another catalog for new generations; raises pydantic's ValidationError and keeps the old one."""
         if user_config is not None:
-            self._catalog = parse_catalog(user_config)
+            catalog = parse_catalog(user_config)
+            places = {model.tokenizer for provider in catalog.providers for model in provider.models}
+            await asyncio.to_thread(self.counting.load, [place for place in places if place is not None])
+            self._catalog = catalog
 
     async def check_health(self) -> None:
         """Raises `Unavailable` once closed; a provider's or the journal's failure is not this replica's."""
@@ -72,7 +96,8 @@ class HostedLLM:
     async def generate(self, request: GenerationRequest) -> Outcome:
         """Start or join the generation of this name and wait for its end; `elsewhere` if another process holds it.
 
-        Raises `Overloaded` if too many are running, and `Unavailable` if this replica closes before the end.
+        Raises `Overloaded` if too many are running or waiting for the model, and `Unavailable` if this replica closes
+        before the end.
         """
         name = (request.tenant, request.name)
         if name in self._running:
@@ -104,6 +129,7 @@ class HostedLLM:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.policies.close()
         for wire in self._wires.values():
             await wire.close()
 
@@ -115,7 +141,7 @@ class HostedLLM:
         if self._beating is None:
             self._beating = asyncio.create_task(self._beat(), name="beat")
         recording = Recording(self._journal, request, self.writer)
-        generation = Generation(request, self._catalog, self._wires, recording, self._sleep)
+        generation = Generation(request, self._catalog, self.policies, recording, self.counting.attempt)
         task = asyncio.create_task(self._run(name, request, generation), name=request.name)
         self._running[name] = (generation, task)
         return task
@@ -135,6 +161,7 @@ class HostedLLM:
             outcome = replace(outcome, deltas=tuple(recording.deltas), models=tuple(recording.models))
             await recording.seal(outcome)
             self._keep(name, outcome)
+            self.told(outcome)
             return outcome
         finally:
             del self._running[name]

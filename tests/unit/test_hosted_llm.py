@@ -1,6 +1,8 @@
 """Generations against a real HTTP provider on loopback, without a journal: what every fault comes to."""
 
 import asyncio
+import json
+import time
 
 import pytest
 
@@ -43,7 +45,7 @@ def catalog(mock, monkeypatch):
     def provider(name, url=mock.url, key="${MOCK_KEY}", **fields):
         return {"name": name, "base_url": url, "key": key, "models": [{"id": f"{name}/*"}], **fields}
 
-    hasty = {"connect": 0.2, "first_token": 0.2, "idle": 0.2, "total": 5}
+    hasty = {"connect": 0.5, "first_token": 0.5, "idle": 1, "total": 5}
     return {
         "providers": [
             provider("mock", models=[{"id": "mock*"}], retries=2, timeouts=hasty),
@@ -66,7 +68,10 @@ async def llm(catalog, pauses):
         pauses.append(seconds)
         await asyncio.sleep(0)
 
-    llm = HostedLLM(NoJournal(), parse_catalog(catalog), sleep=sleep, max_concurrent=4)
+    def monotonic():
+        return time.monotonic() + sum(pauses)
+
+    llm = HostedLLM(NoJournal(), parse_catalog(catalog), sleep=sleep, monotonic=monotonic, max_concurrent=4)
     yield llm
     await llm.close()
 
@@ -133,10 +138,21 @@ async def test_retries_end(llm, mock):
     assert mock.calls == 3
 
 
-@pytest.mark.parametrize("asked", [7, 3600])
-async def test_retry_after_is_honoured_within_reason(llm, pauses, asked):
-    assert (await llm.generate(ask(f"mock,status=429,times=1,retry_after={asked}"))).ending == "completed"
-    assert pauses == [min(asked, 20)]
+async def test_retry_after_is_honoured(llm, pauses):
+    assert (await llm.generate(ask("mock,status=429,times=1,retry_after=7"))).ending == "completed"
+    assert pauses == [7]
+
+
+async def test_nobody_waits_or_calls_where_the_provider_wants_no_calls_for_an_hour(llm, mock, pauses):
+    model = "mock,status=429,times=1,retry_after=3600"
+    assert (await llm.generate(ask(model))).ending == "failed"
+    outcome = await llm.generate(ask(model, turn="turn_2", chain=("mock,n=5",)))
+    assert (outcome.text, outcome.model, pauses, mock.calls) == (FIVE, "mock,n=5", [], 2)
+    refused, answered = outcome.attempts
+    assert "wants no calls for 3600 s" in refused.error
+    assert (refused.usage, answered.why) == (None, "fallback")
+    pauses.append(3600)
+    assert (await llm.generate(ask(model, turn="turn_3"))).ending == "completed"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
@@ -174,6 +190,37 @@ async def test_the_chain_answers_instead_before_the_first_token(llm, mock):
     assert (outcome.ending, outcome.text, outcome.model) == ("completed", FIVE, "mock,n=5")
     assert [a.model for a in outcome.attempts] == ["keyless", "mock,status=400", "mock,n=5"]
     assert outcome.models == ()  # the journal is away, so nobody was told
+
+
+async def test_calls_of_tools_are_part_of_the_outcome(llm):
+    tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("find", "order")]
+    outcome = await llm.generate(ask("mock,n=3,tools=2", parameters={"tools": tools}))
+    assert (outcome.ending, outcome.finish_reason) == ("completed", "tool_calls")
+    assert [call["function"]["name"] for call in outcome.tool_calls] == ["find", "order"]
+    assert all(json.loads(call["function"]["arguments"]) == {"asked": "hello"} for call in outcome.tool_calls)
+    assert all(call["id"] and call["type"] == "function" for call in outcome.tool_calls)
+
+
+async def test_a_generation_that_another_process_began_goes_on_after_what_was_said(llm):
+    prefix = "".join(reply_tokens("hello", 16)[:6])
+    outcome = await llm.generate(ask("mock", prefix=prefix, chain=("scripted",)))
+    assert (outcome.ending, outcome.text) == ("completed", WHOLE)
+    assert outcome.usage.completion_tokens == 10
+    failed = await llm.generate(ask("mock,status=400", turn="turn_2", prefix=prefix, chain=("scripted",)))
+    assert (failed.ending, failed.text, len(failed.attempts)) == ("failed", prefix, 1)
+
+
+async def test_what_waits_for_a_place_beyond_the_queue_is_told_to_come_again(catalog, mock):
+    catalog["providers"][0] |= {"max_connections": 1, "max_waiting": 1}
+    llm = HostedLLM(NoJournal(), parse_catalog(catalog))
+    calls = [asyncio.create_task(llm.generate(ask("mock,n=50,itl=20", turn=f"turn_{i}"))) for i in range(2)]
+    await until(lambda: llm.policies.at_most.waiting.get("mock") == 1)
+    with pytest.raises(Overloaded):
+        await llm.generate(ask("mock", turn="turn_9"))
+    instead = await llm.generate(ask("mock", turn="turn_10", chain=("scripted",)))
+    assert (instead.ending, instead.model) == ("completed", "scripted")
+    assert {outcome.ending for outcome in await asyncio.gather(*calls)} == {"completed"}
+    await llm.close()
 
 
 async def test_scripted_needs_no_provider(llm, mock):

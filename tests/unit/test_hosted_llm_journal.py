@@ -161,7 +161,7 @@ async def test_a_replaced_model_is_told_before_its_text(llm, journal):
 async def test_a_cancel_does_not_lose_the_number_of_a_replaced_model(llm, journal, mock):
     journal.gate.clear()
     call = asyncio.create_task(llm.generate(ask("mock,status=400", chain=("mock,n=3",))))
-    await until(lambda: any(generation._attempts for generation, _ in llm._running.values()))
+    await until(lambda: any(generation.trace and generation.trace[0].ended for generation, _ in llm._running.values()))
     await llm.cancel(ask())
     journal.gate.set()
     outcome = await call
