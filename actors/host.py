@@ -9,12 +9,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from actors.conversation import ConversationActor
-from actors.parts import HostLimits, Parts
+from actors.parts import AllHealthy, EveryModel, HostLimits, Parts
 from domain.commands import Accepted, Change, Ended, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
 from domain.model import Catalog
-from domain.ports import Classifier, ConversationStore, Journal, LanguageModel, Leases
+from domain.ports import Classifier, ConversationStore, Health, Journal, LanguageModel, Leases, TenantModels
 
 log = logging.getLogger("brain.host")
 Resume = Callable[[ConversationKey], Awaitable[None]]
@@ -33,9 +33,21 @@ class ConversationHost:
         catalog: Catalog,
         resume: Resume,
         limits: HostLimits | None = None,
+        models: TenantModels | None = None,
+        health: Health | None = None,
     ) -> None:
         self.id = str(uuid.uuid4())
-        self.parts = Parts(self.id, store, journal, llm, classifier, catalog, limits or HostLimits())
+        self.parts = Parts(
+            self.id,
+            store,
+            journal,
+            llm,
+            classifier,
+            catalog,
+            limits or HostLimits(),
+            models or EveryModel(),
+            health or AllHealthy(),
+        )
         self._leases, self._resume = leases, resume
         self._actors: OrderedDict[ConversationKey, ConversationActor] = OrderedDict()
         self._loops: list[asyncio.Task[None]] = []
@@ -60,8 +72,8 @@ class ConversationHost:
     async def stop(self) -> None:
         """Give the conversations back: callers repeat elsewhere, and the next owners take the turns over at once."""
         self._stopping = True
-        for loop in self._loops:
-            loop.cancel()
+        for task in (*self._loops, *self.parts.shadows):
+            task.cancel()
         for actor in list(self._actors.values()):
             actor.stop(Fenced("this host is stopping"))
         try:
@@ -157,7 +169,7 @@ class ConversationHost:
         horizon = time.monotonic() - self.parts.limits.idle
         size = self.hot_bytes
         for key, actor in list(self._actors.items()):
-            if actor.touched > horizon and size <= self.parts.limits.hot_bytes:
+            if actor.mailbox.touched > horizon and size <= self.parts.limits.hot_bytes:
                 break
             if actor.quiet:
                 del self._actors[key]

@@ -1,9 +1,25 @@
 """What every conversation of a host shares."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from domain.model import Catalog
-from domain.ports import Classifier, ConversationStore, Journal, LanguageModel
+from domain.model_settings import ModelSettings
+from domain.ports import Classifier, ConversationStore, Health, Journal, LanguageModel, TenantModels
+
+
+class EveryModel:
+    """`TenantModels` of a service whose tenants have no rules."""
+
+    async def settings(self, tenant: str) -> ModelSettings:
+        return ModelSettings()
+
+
+class AllHealthy:
+    """`Health` of a process that hears of no failures."""
+
+    def unhealthy(self) -> frozenset[str]:
+        return frozenset()
 
 
 @dataclass(slots=True)
@@ -19,6 +35,7 @@ class HostLimits:
     admission: float = 30  # how long an accepted turn waits for a place at its model
     lease: float = 3.0
     context_messages: int = 100
+    shadows: int = 4  # shadow answers at once
 
 
 @dataclass(slots=True)
@@ -32,4 +49,7 @@ class Parts:
     classifier: Classifier
     catalog: Catalog
     limits: HostLimits
+    models: TenantModels = field(default_factory=EveryModel)
+    health: Health = field(default_factory=AllHealthy)
     waiting: int = 0  # messages in all mailboxes
+    shadows: set[asyncio.Task[None]] = field(default_factory=set)

@@ -1,30 +1,44 @@
 """Follows a generation that another owner started, and begins another attempt where the generation itself is lost.
 
 A running generation does not belong to the host. Its journal says which of three it is: sealed (it has ended: read its
-text and finish), alive (its heartbeat is fresh: join it and wait), or dead (its process is gone).
+text and finish), alive (its heartbeat is fresh: join it and wait), or dead (its process is gone). A dead one is gone on
+from its text where the model allows it, else the turn is reset.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from actors.lost import continues, lost_calls, take_up, text_of
 from actors.parts import Parts
-from actors.run import TurnRun, failure, opening
+from actors.run import TurnRun
+from actors.sides import answer_side_by_side, end_sides
+from actors.telling import Events, failure, opening
 from actors.turn import LiveTurn
 from domain.conversation import ConversationKey
 from domain.errors import GenerationError, JournalUnavailable, NotFound, Overloaded, Unavailable
-from domain.events import ACCEPTED, DELTA, INTENT, MODEL, RESET, Layout
+from domain.events import ACCEPTED, CANDIDATE_COMPLETED, CANDIDATE_DELTA, DELTA, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
+from domain.ledger import Charge
 from domain.message import Intent
 from domain.ports import Progress
 from domain.turn import MAX_ATTEMPTS
 
 POLL = 0.2  # seconds between two looks at a generation that only its journal reaches
-NextAttempt = Callable[[LiveTurn], Awaitable[None]]
+TOLD = frozenset({ACCEPTED, INTENT, MODEL, RESET, CANDIDATE_DELTA, CANDIDATE_COMPLETED})
+Found = tuple[Outcome, Layout | None]
+NextAttempt = Callable[[LiveTurn, tuple[Charge, ...]], Awaitable[None]]
 
 
-async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt) -> tuple[Outcome, Layout | None]:
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """An attempt that must be followed by another one, and what it is charged for."""
+
+    calls: tuple[Charge, ...] = ()
+
+
+async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt) -> Found:
     """The outcome of a turn and the layout of its stream, over as many attempts as it takes (`MAX_ATTEMPTS`)."""
     live, parts = run.live, run.parts
     while True:
@@ -36,65 +50,70 @@ async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt)
         except Unavailable:
             await asyncio.sleep(POLL)
             found = await _inherit(run)
-        if found is not None:
+        if not isinstance(found, Lost):
             return found
+        live.calls = found.calls
         if live.cancelled:
             progress = await _progress(parts, run.key, live)
-            return _ended(live, progress, Outcome("cancelled"))
-        if live.attempt >= MAX_ATTEMPTS:
+            return _ended(progress, Outcome("cancelled"))
+        if live.attempt + live.continued >= MAX_ATTEMPTS:
             progress = await _progress(parts, run.key, live)
             error = GenerationError("the generation was lost three times")
-            return _ended(live, progress, failure(error, live.id))
+            return _ended(progress, failure(error, live.id))
         await _supersede(parts, run.key, live)
-        await next_attempt(live)
-        live.attempt, live.n, live.said = live.attempt + 1, 0, {}
+        await next_attempt(live, found.calls)
+        live.begin_attempt()
         inherited = False
 
 
-async def _begin(run: TurnRun, first: list[tuple[str, dict[str, object]]]) -> tuple[Outcome, Layout | None] | None:
-    """Start the current attempt; None if it must be followed by another one."""
+async def _begin(run: TurnRun, first: Events) -> Found | Lost:
+    """Start the current attempt, or go on with it."""
     live = run.live
     deadline = time.monotonic() + run.parts.limits.admission
     while True:
         try:
-            outcome = await run.generate(first if live.n == 0 else [])
+            told = first if live.n == 0 else []
+            outcome = await (answer_side_by_side(run, told) if live.asked.models else run.generate(told))
             break
         except NotFound as error:
             outcome = failure(error, live.id)
             break
         except Overloaded as error:  # the turn stands in Postgres: it waits for its place at the model
             if live.cancelled:
-                outcome = Outcome("cancelled")
+                outcome = Outcome("cancelled", live.prefix)
                 break
             if time.monotonic() > deadline:
-                outcome = failure(error, live.id)
+                outcome = replace(failure(error, live.id), text=live.prefix)
                 break
             await asyncio.sleep(POLL)
     if outcome.ending == "elsewhere":
         return await _inherit(run)
-    model = run.selection.route.model if run.selection else None
-    if outcome.ending == "failed" and model and model.reset and outcome.text and live.attempt < MAX_ATTEMPTS:
-        return None
+    model = run.choice.selection.route.model if run.choice else None
+    again = live.attempt + live.continued < MAX_ATTEMPTS
+    if outcome.ending == "failed" and model and model.reset and outcome.text and again:
+        return Lost(run.calls(outcome))
     layout = live.layout(outcome)
-    recorded = sum(length for _, length in outcome.deltas)
+    recorded = sum(live.spoken.values()) + sum(length for _, length in outcome.deltas)
     if layout is None or recorded < len(outcome.text):  # a write of unknown end, or another writer: ask the stream
-        progress = await _progress(run.parts, run.key, live)
-        if progress is not None and progress.events:
-            layout = _completed(_layout(progress), len(outcome.text))
+        layout = await _told(run, outcome) or layout
     return outcome, layout
 
 
-async def _inherit(run: TurnRun) -> tuple[Outcome, Layout | None] | None:
-    """Follow the current attempt to its end; None if its generation is dead."""
+async def _inherit(run: TurnRun) -> Found | Lost:
+    """Follow the current attempt to its end; it is lost if its generation is dead."""
     live, parts = run.live, run.parts
     while True:
         progress = await _progress(parts, run.key, live)
         if progress is not None:
             _remember(live, progress)
             if progress.sealed is not None:
-                return _ended(live, progress, progress.sealed)
+                return _ended(progress, progress.sealed)
         request = live.request = _joining(run)
-        if progress is None or progress.alive:
+        if live.asked.models:  # nobody but their first owner can tell how the sides ended
+            if not progress or progress.closed or live.cancelled or _has_candidates(progress):
+                await end_sides(run)
+                return Lost(lost_calls(run, progress))
+        elif progress is None or progress.alive:
             try:
                 if live.cancelled:
                     await parts.llm.cancel(request)
@@ -103,28 +122,42 @@ async def _inherit(run: TurnRun) -> tuple[Outcome, Layout | None] | None:
                 outcome = Outcome("elsewhere")
             if outcome.ending != "elsewhere":
                 layout = live.layout(outcome)
-                if layout is None and (whole := await _progress(parts, run.key, live)) and whole.events:
-                    layout = _completed(_layout(whole), len(outcome.text))
-                return outcome, layout
+                return outcome, layout if layout is not None else await _told(run, outcome)
             if progress is None:
-                return None
+                return Lost(live.calls)
             await asyncio.sleep(POLL)
-        elif progress.closed or live.cancelled or any(event.type == DELTA for event in progress.events):
-            return None
-        else:  # nothing was said yet: the same attempt begins again
-            first = opening(live) if not progress.events else []
-            try:
-                return await _begin(run, first)
-            except Unavailable:
-                await asyncio.sleep(POLL)
+            continue
+        said = any(event.type == DELTA for event in progress.events)
+        goes_on = not progress.closed and continues(run, progress)
+        if progress.closed or live.cancelled or (said and not goes_on):
+            return Lost(lost_calls(run, progress))
+        if goes_on:
+            take_up(run, progress)
+        try:  # the same attempt begins again, or goes on
+            return await _begin(run, opening(live) if not progress.events else [])
+        except Unavailable:
+            await asyncio.sleep(POLL)
 
 
-def _ended(live: LiveTurn, progress: Progress | None, outcome: Outcome) -> tuple[Outcome, Layout | None]:
+def _has_candidates(progress: Progress) -> bool:
+    return any(event.type in (CANDIDATE_DELTA, CANDIDATE_COMPLETED) for event in progress.events)
+
+
+def _ended(progress: Progress | None, outcome: Outcome) -> Found:
     """An outcome with the text that the journal holds."""
     if progress is None:
         return outcome, None
-    text = "".join(event.data["text"] for event in progress.events if event.type == DELTA)
-    return replace(outcome, text=text), _layout(progress)
+    return replace(outcome, text=text_of(progress)), _layout(progress)
+
+
+async def _told(run: TurnRun, outcome: Outcome) -> Layout | None:
+    """The layout of the stream as the journal holds it, with one more delta for what the stream never got."""
+    progress = await _progress(run.parts, run.key, run.live)
+    if progress is None or not progress.events:
+        return None
+    layout = _layout(progress)
+    rest = len(outcome.text) - sum(entry for entry in layout if isinstance(entry, int))
+    return [*layout, rest] if rest > 0 else layout
 
 
 def _layout(progress: Progress) -> Layout:
@@ -132,21 +165,15 @@ def _layout(progress: Progress) -> Layout:
     for event in progress.events:
         if event.type == DELTA:
             layout.append(len(event.data["text"]))
-        elif event.type in (ACCEPTED, INTENT, MODEL, RESET):
+        elif event.type in TOLD:
             layout.append({"type": event.type, **({} if event.type == ACCEPTED else event.data)})
     return layout
-
-
-def _completed(layout: Layout, length: int) -> Layout:
-    """The layout with one more delta for what the stream never got."""
-    rest = length - sum(entry for entry in layout if isinstance(entry, int))
-    return [*layout, rest] if rest > 0 else layout
 
 
 def _remember(live: LiveTurn, progress: Progress) -> None:
     for event in progress.events:
         live.n = max(live.n, event.n)
-        if event.type in (ACCEPTED, INTENT, MODEL, RESET):
+        if event.type in TOLD:
             live.said[event.n] = {"type": event.type, **({} if event.type == ACCEPTED else event.data)}
         if event.type == INTENT and live.intent is None:
             live.intent = Intent.model_validate(event.data["intent"])

@@ -2,70 +2,96 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
+from actors.choice import Choice, Question, choose, settings_of
 from actors.parts import Parts
+from actors.telling import Events
+from actors.trace import trace_of
 from actors.turn import LiveTurn, unjournalled
-from domain.commands import Ended
-from domain.context import Remembered, build_prompt
-from domain.conversation import Conversation, ConversationKey
-from domain.errors import BrainError, JournalUnavailable, ModelNotFound
-from domain.events import ACCEPTED, CANCELLED, COMPLETED, FAILED, INTENT, MODEL, RESET, Layout
+from actors.window import Window
+from domain.context import Remembered, estimate_tokens
+from domain.conversation import ConversationKey
+from domain.errors import BrainError, JournalUnavailable
+from domain.events import INTENT, MODEL, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
+from domain.ledger import Charge, Version, charges
 from domain.message import MessageStatus
 from domain.model import AUTO
+from domain.model_settings import ModelSettings
 from domain.ports import Reply
-from domain.selection import Selection, select
-from domain.turn import TurnStatus
 
-TERMINAL = {TurnStatus.COMPLETED: COMPLETED, TurnStatus.FAILED: FAILED, TurnStatus.CANCELLED: CANCELLED}
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a choice of models stands on: the tenant's rules, and what the prompt may tell from the order `start` on."""
+
+    settings: ModelSettings
+    start: int
+    history: list[Remembered]
 
 
 class TurnRun:
-    """One attempt of one turn. `history` are the conversation's hot messages, the turn's own among them."""
+    """One attempt of one turn. `window` is the conversation's hot context, the turn's own message in it."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        key: ConversationKey,
-        live: LiveTurn,
-        conversation: Conversation,
-        history: Sequence[Remembered],
-        window_from: int,
-    ) -> None:
-        self.parts, self.key, self.live = parts, key, live
-        self._conversation, self._history, self._window_from = conversation, history, window_from
+    def __init__(self, parts: Parts, key: ConversationKey, live: LiveTurn, window: Window) -> None:
+        self.parts, self.key, self.live, self.window = parts, key, live, window
         self._understanding: asyncio.Task[None] | None = None
-        self._marks: dict[str, float] = {}
-        self.selection: Selection | None = None
+        self.marks: dict[str, float] = {}
+        self.choice: Choice | None = None
+        self.told: dict[str, Any] = {}  # what else the trace tells
+        self.versions: tuple[Version, ...] = ()
+        self.settings: ModelSettings | None = None
 
-    async def generate(self, opening: list[tuple[str, dict[str, Any]]]) -> Outcome:
+    async def generate(self, opening: Events) -> Outcome:
         """Say `opening` in the stream, choose the model, ask it. Raises `Unavailable` if the generation was lost."""
-        asked = self.live.asked
-        if asked.understand and self.live.intent is None:
+        live = self.live
+        requested = (self._named() if live.prefix else None) or live.asked.requested_model
+        async with self.understood() as ground:
+            if requested == AUTO:
+                await self.say(opening)
+                opening = []
+                await self._understood()
+            choice = self.choice = self.choose(ground, requested)
+            await self.say([*opening, *self._chosen(choice)])
+            if live.cancelled:
+                return Outcome("cancelled", live.prefix)
+            request = live.request = self.request(choice, ground)
+            self.marks["generation"] = time.monotonic()
+            return await self.parts.llm.generate(request)
+
+    @asynccontextmanager
+    async def understood(self) -> AsyncIterator[Ground]:
+        """What the choice stands on. Meanwhile the message is classified; that has ended at the end."""
+        settings = self.settings = await settings_of(self.parts, self.key.tenant)
+        ground = Ground(settings, *await self._history())
+        if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
         try:
-            if asked.requested_model == AUTO:
-                await self.say(opening)
-                if self._understanding is not None:
-                    await self._understanding
-                self.selection = self._select()
-                await self.say(self._chosen(self.selection))
-            else:
-                self.selection = self._select()
-                await self.say([*opening, *self._chosen(self.selection)])
-            if self.live.cancelled:
-                return Outcome("cancelled")
-            request = self._request(self.selection)
-            self.live.request = request
-            self._marks["generation"] = time.monotonic()
-            return await self.parts.llm.generate(request)
+            yield ground
         finally:
             await self._understood()
 
-    async def say(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+    def choose(self, ground: Ground, requested: str) -> Choice:
+        """The model that answers, and its prompt. Raises `ModelNotFound`."""
+        live, asked = self.live, self.live.asked
+        question = Question(
+            requested,
+            asked.parameters,
+            asked.order,
+            ground.start,
+            ground.history,
+            live.intent,
+            live.complexity,
+            live.held,
+        )
+        return choose(self.parts, ground.settings, self.window, question)
+
+    async def say(self, events: Events) -> None:
         """Append the owner's events. A journal that is away costs the stream its deltas, never the turn."""
         live = self.live
         n: int | None = None
@@ -88,10 +114,13 @@ class TurnRun:
             status = "completed" if outcome.ending == "completed" else "cancelled"
         route = self.parts.catalog.find(outcome.model) if outcome.model else None
         cost = route.model.cost_usd(outcome.usage) if route else None
-        model = outcome.model or (self.selection.route.id if self.selection else None)
+        model = outcome.model or (self.choice.selection.route.id if self.choice else None)
+        start = self.window.start
+        if self.choice is not None and live.asked.regenerates is None:
+            start = self.choice.prompt.window_from
         return Reply(
             status=status,
-            message_id=live.reply_id or new_id("msg"),
+            message_id=new_id("msg"),
             text=outcome.text,
             model=model,
             intent=live.intent,
@@ -99,45 +128,65 @@ class TurnRun:
             cost_usd=None if cost is None else float(cost),
             error=outcome.error if status == "failed" else None,
             layout=layout if layout is not None else unjournalled(),
-            trace=self._trace(outcome),
-            window_from=self._window_from,
+            trace=trace_of(live, self.choice, outcome, self.marks) | self.told,
+            window_from=start,
             provider=route.provider.name if route else None,
             estimated=outcome.estimated,
+            calls=self.calls(outcome),
+            versions=self.versions if status == "completed" else (),
         )
 
-    def _select(self) -> Selection:
-        return select(self.parts.catalog, self.live.asked.requested_model, self.live.intent)
+    def calls(self, outcome: Outcome) -> tuple[Charge, ...]:
+        """What the attempt is charged for that ended with `outcome`."""
+        before = self.live.calls
+        return (*before, *charges(self.parts.catalog, outcome.attempts, len(before) + 1))
 
-    def _chosen(self, selection: Selection) -> list[tuple[str, dict[str, Any]]]:
-        """The event that names the model, unless an earlier owner of this attempt has named it."""
-        if any(said["type"] == MODEL for said in self.live.said.values()):
+    async def _history(self) -> tuple[int, list[Remembered]]:
+        """The order from which the prompt may tell on, and what it may tell."""
+        order = self.live.asked.order
+        told = self.window.before(order)
+        if any(message.order == order for message in told) and order >= self.window.start:
+            return self.window.start, told
+        return 1, await self.parts.store.before(self.key, order, self.parts.limits.context_messages)
+
+    def _chosen(self, choice: Choice) -> Events:
+        """The event that names the model, unless this attempt has named it last."""
+        selection = choice.selection
+        if self._named() == selection.route.id:
             return []
         return [(MODEL, {"model": selection.route.id, "reason": selection.reason})]
 
-    def _request(self, selection: Selection) -> GenerationRequest:
-        model, asked = selection.route.model, self.live.asked
-        answer = min(asked.parameters.get("max_tokens") or model.max_output_tokens, model.context_tokens // 2)
-        prompt = build_prompt(
-            self._conversation.system_prompt,
-            self._history,
-            asked.order,
-            self._window_from,
-            model.context_tokens - answer,
-            self.parts.limits.context_messages,
-        )
-        self._window_from = prompt.window_from
-        self.live.trace["context"] = {**prompt.account, "shared_prefix_tokens": 0}
+    def _named(self) -> str | None:
+        """The model that this attempt has named last."""
+        named = [said["model"] for _, said in sorted(self.live.said.items()) if said["type"] == MODEL]
+        return named[-1] if named else None
+
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, an estimate; of one that an earlier owner made, by what it would tell now."""
+        if self.choice is not None:
+            return self.choice.prompt.tokens
+        told = self.window.before(self.live.asked.order)
+        system = estimate_tokens(self.window.conversation.system_prompt or "")
+        return system + sum(message.tokens for message in told if message.order >= self.window.start)
+
+    def request(self, choice: Choice, ground: Ground) -> GenerationRequest:
+        """The generation of this attempt by the chosen model."""
+        live, selection = self.live, choice.selection
         return GenerationRequest(
             tenant=self.key.tenant,
-            turn_id=self.live.id,
-            attempt=self.live.attempt,
+            turn_id=live.id,
+            attempt=live.attempt,
             model=selection.route.id,
-            messages=prompt.messages,
-            parameters=asked.parameters,
-            intent=self.live.intent.name if self.live.intent else None,
+            messages=choice.prompt.messages,
+            parameters=live.asked.parameters,
+            intent=live.intent.name if live.intent else None,
             chain=tuple(route.id for route in selection.fallback),
-            n=self.live.n,
-            live=asked.live,
+            n=live.n,
+            live=live.asked.live,
+            stable=len(choice.prompt.messages),
+            session=self.key.conversation,
+            weight=ground.settings.weight,
+            prefix=live.prefix,
         )
 
     async def _understand(self) -> None:
@@ -145,68 +194,15 @@ class TurnRun:
         began = time.monotonic()
         try:
             async with asyncio.timeout(self.parts.limits.classify_timeout):
-                understood = await self.parts.classifier.classify(self.live.asked.user_message.content)
+                content = self.live.asked.user_message.content
+                understood = await self.parts.classifier.classify(content, self.key.tenant)
         except (BrainError, TimeoutError):
             return
         finally:
-            self._marks["classify_ms"] = (time.monotonic() - began) * 1000
-        self.live.intent = understood.intent
+            self.marks["classify_ms"] = (time.monotonic() - began) * 1000
+        self.live.intent, self.live.complexity = understood.intent, understood.complexity
         await self.say([(INTENT, {"intent": understood.intent.model_dump()})])
 
     async def _understood(self) -> None:
         if self._understanding is not None:
             await asyncio.gather(self._understanding, return_exceptions=True)
-
-    def _trace(self, outcome: Outcome) -> dict[str, Any]:
-        live, selection = self.live, self.selection
-        first = next((a.first_token_ms for a in outcome.attempts if a.status == "ok"), None)
-        timings: dict[str, float | None] = {
-            "total": (time.monotonic() - live.began) * 1000,
-            "classify": self._marks.get("classify_ms"),
-        }
-        if "generation" in self._marks:
-            before = timings["before_generation"] = (self._marks["generation"] - live.began) * 1000
-            timings["first_token"] = None if first is None else before + first
-        return {
-            "turn_id": live.id,
-            "intent": live.intent and live.intent.model_dump(),
-            "candidates": selection.candidates if selection else [],
-            "chosen": outcome.model or (selection.route.id if selection else None),
-            "reason": selection.reason if selection else None,
-            "attempts": [
-                {name: getattr(attempt, name) for name in attempt.__dataclass_fields__} for attempt in outcome.attempts
-            ],
-            "context": live.trace.get("context"),
-            "sources": [],
-            "timings_ms": {name: round(ms, 2) for name, ms in timings.items() if ms is not None},
-        }
-
-
-def opening(live: LiveTurn) -> list[tuple[str, dict[str, Any]]]:
-    """The first event of the current attempt."""
-    if live.attempt == 1:
-        return [(ACCEPTED, {"user_message": live.asked.user_message.model_dump(mode="json")})]
-    return [(RESET, {"reason": "the generation was lost; another attempt begins"})]
-
-
-def failure(error: BrainError, turn_id: str) -> Outcome:
-    """The outcome of a turn that could not be asked."""
-    body = {"message": str(error), "type": error.type, "param": turn_id, "code": error.code}
-    if isinstance(error, ModelNotFound):
-        body["param"] = "model"
-    return Outcome("failed", error=body, status=error.status)
-
-
-async def tell_end(run: TurnRun, ended: Ended, after: int) -> None:
-    """The terminal event, after its commit. If the journal is away, readers find the end in Postgres."""
-    kind = TERMINAL[ended.turn.status]
-    message = ended.message.model_dump(mode="json") if ended.message else None
-    data: dict[str, Any] = {"message": message}
-    if kind == COMPLETED and ended.message is not None:
-        data |= {"usage": message and message["usage"], "cost_usd": ended.message.cost_usd}
-    if kind == FAILED:
-        data = {"error": ended.turn.error, "message": message}
-    try:
-        await run.parts.journal.append(run.key.tenant, run.live.id, ended.turn.attempt, [(kind, data)], after)
-    except JournalUnavailable:
-        return

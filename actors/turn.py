@@ -3,18 +3,27 @@
 import asyncio
 import time
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from domain.commands import Accepted, Ended, UnfinishedTurn
-from domain.events import ACCEPTED, Layout
+from domain.errors import BrainError
+from domain.events import ACCEPTED, DELTA, Layout
 from domain.generation import GenerationRequest, Outcome
+from domain.ledger import Charge
 from domain.message import Intent
 from domain.turn import TurnStatus
 
 
 @dataclass(eq=False, slots=True)
 class LiveTurn:
-    """`n` is the last event number that its owner knows of; `said` are the owner's own events by number."""
+    """`n` is the last event number that its owner knows of; `said` are the owner's own events by number.
+
+    `held`: USD of a budget that it may cost. `sides`: the generations of models that answer side by side.
+
+    Of an attempt whose process died in mid-text: `prefix` is what it had said, `spoken` its deltas' lengths by number,
+    `calls` what it is charged for, and `continued` how often an attempt went on from such a text.
+    """
 
     asked: UnfinishedTurn
     status: TurnStatus
@@ -26,22 +35,33 @@ class LiveTurn:
     cancelled: bool = False
     task: asyncio.Task[None] | None = None
     request: GenerationRequest | None = None
+    sides: tuple[GenerationRequest, ...] = ()
     intent: Intent | None = None
-    trace: dict[str, Any] = field(default_factory=dict)
+    complexity: float | None = None
+    held: Decimal | None = None
+    cancelling: asyncio.Task[None] | None = None
     began: float = field(default_factory=time.monotonic)
-    reply_id: str = ""
+    prefix: str = ""
+    spoken: dict[int, int] = field(default_factory=dict)
+    calls: tuple[Charge, ...] = ()
+    continued: int = 0
 
     @classmethod
-    def of(cls, asked: UnfinishedTurn) -> "LiveTurn":
+    def of(cls, asked: UnfinishedTurn, held: Decimal | None = None) -> "LiveTurn":
         loop = asyncio.get_running_loop()
         live = cls(asked, asked.turn.status, asked.turn.attempt, loop.create_future(), loop.create_future())
-        live.cancelled = asked.cancel_requested
+        live.cancelled, live.held = asked.cancel_requested, held
         live.done.add_done_callback(_seen)  # nobody may be waiting for it
         return live
 
     @property
     def id(self) -> str:
         return self.asked.turn.id
+
+    @property
+    def requests(self) -> tuple[GenerationRequest, ...]:
+        """The generations of the current attempt, as far as they were asked for."""
+        return self.sides or (() if self.request is None else (self.request,))
 
     def accepted(self, replayed: bool, journalled: bool) -> Accepted:
         turn = self.asked.turn.model_copy(update={"status": self.status, "attempt": self.attempt})
@@ -50,12 +70,24 @@ class LiveTurn:
     def note(self, first: int, events: list[tuple[str, dict[str, Any]]]) -> None:
         """Remember that these events stand in the journal from number `first` on."""
         for n, (kind, data) in enumerate(events, first):
-            self.said[n] = {"type": kind} if kind == ACCEPTED else {"type": kind, **data}
+            if kind == DELTA:
+                self.spoken[n] = len(data["text"])
+            else:
+                self.said[n] = {"type": kind} if kind == ACCEPTED else {"type": kind, **data}
             self.n = max(self.n, n)
+
+    def abandon(self, error: BrainError) -> None:
+        """Leave it to another owner: whoever waits for it gets `error`."""
+        if self.task is not None:
+            self.task.cancel()
+        if not self.done.done():
+            self.done.set_exception(error)
+        if not self.opened.done():
+            self.opened.set_result(False)
 
     def layout(self, outcome: Outcome) -> Layout | None:
         """What the attempt's stream was, from what each side wrote; None if there is a hole in it."""
-        entries: dict[int, int | dict[str, Any]] = dict(self.said)
+        entries: dict[int, int | dict[str, Any]] = {**self.said, **self.spoken}
         entries.update(dict(outcome.deltas))
         entries.update({n: {"type": "turn.model", "model": m, "reason": r} for n, m, r in outcome.models})
         if not entries:
@@ -63,8 +95,13 @@ class LiveTurn:
         if len(entries) != max(entries):
             return None
         layout = [entries[n] for n in sorted(entries)]
-        rest = len(outcome.text) - sum(length for _, length in outcome.deltas)
-        return [*layout, rest] if rest else layout
+        rest = len(outcome.text) - sum(entry for entry in layout if isinstance(entry, int))
+        return [*layout, rest] if rest > 0 else layout
+
+    def begin_attempt(self) -> None:
+        """Forget what the attempt before said."""
+        self.attempt, self.n, self.said = self.attempt + 1, 0, {}
+        self.prefix, self.spoken, self.calls, self.sides = "", {}, (), ()
 
 
 def unjournalled() -> Layout:

@@ -13,12 +13,14 @@ from domain.errors import Unavailable
 from domain.events import Position
 from domain.message import Intent
 from domain.model import parse_catalog
+from domain.model_settings import ModelSettings
 from domain.ports import Understanding
 from storage.conversations import PostgresConversations
 from storage.follower import RedisFollower
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
 from storage.postgres import open_pool
+from storage.reader import PostgresReader
 from storage.redis import open_redis
 
 
@@ -26,11 +28,37 @@ class Greeter:
     """A classifier that answers at once; `away` makes it unreachable."""
 
     away = False
+    complexity = None
 
-    async def classify(self, text):
+    async def classify(self, text, tenant=""):
         if self.away:
             raise Unavailable("the classifier is away")
-        return Understanding(Intent(name="greeting", confidence=0.9), [], [1.0])
+        return Understanding(Intent(name="greeting", confidence=0.9), [], [1.0], self.complexity)
+
+
+@dataclass
+class Rules:
+    """Tenants' rules for models: the same for all; None while nobody can tell them."""
+
+    current: ModelSettings | None = field(default_factory=ModelSettings)
+
+    async def settings(self, tenant):
+        if self.current is None:
+            raise Unavailable("the rules cannot be read")
+        return self.current
+
+    def are(self, **fields):
+        self.current = ModelSettings.model_validate(fields)
+
+
+@dataclass
+class Vitals:
+    """Which models fail."""
+
+    failing: frozenset = frozenset()
+
+    def unhealthy(self):
+        return self.failing
 
 
 class Switch:
@@ -59,7 +87,10 @@ class World:
     journal: object
     follower: object
     mock: MockProvider
+    database_url: str = ""
     classifier: Greeter = field(default_factory=Greeter)
+    rules: Rules = field(default_factory=Rules)
+    vitals: Vitals = field(default_factory=Vitals)
     hosts: list = field(default_factory=list)
 
     async def host(self, **limits) -> ConversationHost:
@@ -75,6 +106,8 @@ class World:
             self.catalog,
             resume,
             HostLimits(**{"lease": 0.6, **limits}),
+            self.rules,
+            self.vitals,
         )
         await host.start()
         self.hosts.append(host)
@@ -88,8 +121,11 @@ class World:
             for live in actor.turns.values():
                 if live.task is not None:
                     live.task.cancel()
-            actor.stopped = Unavailable("killed")
+            actor.mailbox.closed = Unavailable("killed")
         host._stopping = True
+
+    async def trace(self, tenant, turn_id):
+        return await PostgresReader(self.pool).trace(tenant, turn_id)
 
     async def events(self, tenant, turn_id, position=None):
         found = []
@@ -110,7 +146,16 @@ async def world(database_url, redis_url):
     import os
 
     os.environ["MOCK_KEY"] = "k"
-    models = [{"id": "resets", "upstream": "mock,n=20,fault=cut,at=5", "reset": True}, {"id": "mock*"}]
+    models = [
+        {"id": "resets", "upstream": "mock,n=20,fault=cut,at=5", "reset": True},
+        {"id": "goes-on", "upstream": "mock,n=40,itl=25", "continues": True},
+        {"id": "cheap", "upstream": "mock,n=4", "price_in": 0.1, "price_out": 0.4, "quality": 0.4},
+        {"id": "strong", "upstream": "mock,n=6", "price_in": 5, "price_out": 15, "price_cached": 0.5, "quality": 0.9},
+        {"id": "wide", "upstream": "mock,n=4", "price_in": 2, "price_out": 2, "quality": 0.5, "context_tokens": 64_000},
+        {"id": "dear", "upstream": "mock,n=40,itl=25", "price_in": 5, "price_out": 15},
+        {"id": "priced-slow", "upstream": "mock,n=90,itl=25", "price_in": 1, "price_out": 1},
+        {"id": "mock*"},
+    ]
     catalog = parse_catalog(
         {
             "providers": [{"name": "m", "base_url": url, "key": "${MOCK_KEY}", "models": models}],
@@ -121,7 +166,7 @@ async def world(database_url, redis_url):
     journal = RedisJournal(open_redis(redis_url), claim=0.8)
     follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, 10), idle=0.5)
     llm = Switch(lambda: HostedLLM(journal, catalog, beat=0.2))
-    world = World(pool, redis_url, catalog, llm, journal, follower, provider)
+    world = World(pool, redis_url, catalog, llm, journal, follower, provider, database_url)
     yield world
     for host in world.hosts:
         await host.stop()

@@ -1,0 +1,141 @@
+"""Chooses the model of a turn and builds its prompt; what the choice depended on is kept for the trace."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from actors.parts import Parts
+from actors.window import Window
+from domain.context import Prompt, Remembered, build_prompt
+from domain.errors import Unavailable
+from domain.message import Intent
+from domain.model import AUTO, SCRIPTED, Catalog, Model, Route
+from domain.model_settings import ModelSettings
+from domain.selection import Selection, Situation, select
+
+log = logging.getLogger("brain.choice")
+_NEEDS = (("tools", "tools"), ("response_format", "json"))  # a parameter, and the capability that it asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a turn asks: a model or `auto`, its parameters, and what may be told: `history` from the order `start` on,
+    up to the message at `order`. `held`: USD that are held for it, where there is a budget."""
+
+    requested: str
+    parameters: dict[str, Any]
+    order: int
+    start: int
+    history: Sequence[Remembered]
+    intent: Intent | None = None
+    complexity: float | None = None
+    held: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen model, the prompt made for it, and the situation in which it was chosen, as the trace holds it.
+
+    `shared`: tokens at the prompt's beginning that the chosen model has read before.
+    """
+
+    selection: Selection
+    prompt: Prompt
+    shared: int = 0
+    situation: dict[str, Any] = field(default_factory=dict)
+
+
+async def settings_of(parts: Parts, tenant: str) -> ModelSettings:
+    """The tenant's rules for models; everything is allowed while nobody can tell them."""
+    try:
+        return await parts.models.settings(tenant)
+    except Unavailable as error:
+        log.warning("the rules for models of %s cannot be read: %s", tenant, error)
+        return ModelSettings()
+
+
+def choose(parts: Parts, settings: ModelSettings, window: Window, question: Question) -> Choice:
+    """Choose and build. Raises `ModelNotFound` for a model that is not there or not allowed."""
+    catalog, asked = parts.catalog, question.parameters.get("max_tokens")
+    if settings.cost_quality is None:
+        settings = settings.model_copy(update={"cost_quality": catalog.routing.cost_quality})
+    room = _room(catalog, settings, question.requested, asked)
+    prompt = _prompt(parts, window, question, room)
+    situation = Situation(
+        settings=settings,
+        prompt_tokens=min(prompt.tokens, room),
+        answer_tokens=asked,
+        needs=frozenset({"chat", *(able for field, able in _NEEDS if question.parameters.get(field))}),
+        complexity=question.complexity,
+        unhealthy=parts.health.unhealthy(),
+        current=window.model,
+        shared_tokens=window.shared_tokens(prompt.window_from, question.order),
+        budget_usd=None if question.held is None else float(question.held),
+    )
+    selection = select(catalog, question.requested, question.intent, situation)
+    own = budget(selection.route.model, asked)
+    if prompt.tokens > own:
+        prompt = _prompt(parts, window, question, own)
+    shared = window.shared_tokens(prompt.window_from, question.order) if selection.route.id == window.model else 0
+    return Choice(selection, prompt, shared, _told(catalog, question, situation, selection))
+
+
+def budget(model: Model, asked: int | None) -> int:
+    """Tokens that a prompt may have beside an answer of `asked` tokens at the most."""
+    return model.context_tokens - min(asked or model.max_output_tokens, model.context_tokens // 2)
+
+
+def _room(catalog: Catalog, settings: ModelSettings, requested: str, asked: int | None) -> int:
+    """Tokens of the largest prompt that one of the models in question takes: longer history is cut to it."""
+    ids = [requested] if requested != AUTO else [*catalog.ids(), settings.default or catalog.routing.default]
+    routes = [route for one in ids if settings.allows(one) and (route := catalog.find(one)) is not None]
+    models = [route.model for route in routes if route.provider.kind != SCRIPTED] or [route.model for route in routes]
+    return max((budget(model, asked) for model in models), default=Model(id=AUTO).context_tokens)
+
+
+def _prompt(parts: Parts, window: Window, question: Question, budget: int) -> Prompt:
+    system = window.conversation.system_prompt
+    most = parts.limits.context_messages
+    return build_prompt(system, question.history, question.order, question.start, budget, most)
+
+
+def _told(catalog: Catalog, question: Question, situation: Situation, selection: Selection) -> dict[str, Any]:
+    settings = situation.settings
+    return {
+        "requested": question.requested,
+        "complexity": situation.complexity,
+        "prompt_tokens": situation.prompt_tokens,
+        "answer_tokens": situation.answer_tokens,
+        "needs": sorted(situation.needs),
+        "current": situation.current,
+        "shared_tokens": situation.shared_tokens,
+        "cost_quality": settings.cost_quality,
+        "default": settings.default or catalog.routing.default,
+        "fallback": [route.id for route in selection.fallback],
+        "budget_usd": situation.budget_usd,
+        "candidates": [_candidate(catalog.find(told["model"]), told, settings) for told in selection.candidates],
+    }
+
+
+def _candidate(route: Route | None, told: dict[str, Any], settings: ModelSettings) -> dict[str, Any]:
+    """A candidate as it was at the time: the catalog may change, the trace stays."""
+    if route is None:
+        return told
+    model, prices = route.model, route.model.priced()
+    return {
+        "model": route.id,
+        "provider": route.provider.name,
+        "scripted": route.provider.kind == SCRIPTED,
+        "reason": told["reason"],
+        "allowed": told["allowed"],
+        "quality": model.quality,
+        "price_in": prices and prices.price_in,
+        "price_out": prices and prices.price_out,
+        "price_cached": prices and prices.price_cached,
+        "context_tokens": model.context_tokens,
+        "max_output_tokens": model.max_output_tokens,
+        "capabilities": model.capabilities,
+        "preference": settings.preferences.get(route.id, 0.0),
+    }
