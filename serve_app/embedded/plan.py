@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import ValidationError
 
+from deployments.local_llm import HINT, installed, local_models
 from domain.model import Provider, parse_catalog
 from serve_app.embedded.refusal import Refusal
 
@@ -31,6 +32,11 @@ class Plan:
     def public(self) -> bool:
         """Whether the API can be reached from other machines."""
         return self.host not in LOOPBACK_HOSTS
+
+    @property
+    def local(self) -> bool:
+        """Whether models are to be loaded here."""
+        return bool(local_models(parse_catalog(self.catalog)))
 
     @property
     def url(self) -> str:
@@ -69,6 +75,12 @@ def from_file(path: Path) -> dict[str, Any]:
     for provider in parse_catalog(catalog).providers:
         _check_key(provider, path)
     return catalog
+
+
+def check_vllm(catalog: dict[str, Any]) -> None:
+    """What runs here must be installed here."""
+    if (models := local_models(parse_catalog(catalog))) and not installed():
+        raise Refusal(f"the model {models[0].id!r} cannot run here: {HINT}")
 
 
 def _check_key(provider: Provider, path: Path) -> None:

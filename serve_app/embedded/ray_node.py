@@ -115,6 +115,7 @@ class RayNode:
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "this node's address is 127.0.0.1"
             "RAY_START_HOOK": "serve_app.embedded.ray_hooks.without_client_server",
             "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "serve_app.embedded.ray_hooks.bind_loopback",
+            "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",  # it would take the place of the one above
             "RAY_prestart_worker_first_driver": "0",
             "RAY_worker_niceness": "0",  # by default 15: any other program on the machine would starve the replicas
             "DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"]),

@@ -7,6 +7,7 @@ import os
 import time
 from typing import Any, Protocol
 
+from deployments.local_llm import PREFIX
 from serve_app.embedded import given, leftovers, ports
 from serve_app.embedded.child import Child
 from serve_app.embedded.folder import DataFolder, write_private
@@ -18,13 +19,14 @@ from serve_app.embedded.redis import Redis
 from serve_app.embedded.refusal import Refusal
 from serve_app.embedded.reporter import Reporter
 from serve_app.embedded.serve_config import local_config
-from serve_app.embedded.serve_rest import DeployRefused, Unreachable, is_ready
+from serve_app.embedded.serve_rest import DeployRefused, ServeRest, Unreachable, is_ready
 from serve_app.settings import Settings
 
 LONGEST_PAUSE = 30.0  # seconds between two tries to start a part again
 NOTICE = 1.5  # seconds in which balancers can see that readiness is off
 STEADY = 60.0  # seconds after which a part's earlier deaths are forgotten
 DEPLOY_PATIENCE = 240.0  # seconds; the first start of a machine compiles and trains
+LOADING_PATIENCE = 1800.0  # seconds more where models are downloaded and loaded here
 NOT_FOR_REPLICAS = ("BRAIN_API_KEY", "BRAIN_DATABASE_ADMIN_URL")
 
 
@@ -149,14 +151,15 @@ class Supervisor:
         rest = self.ray.rest()
         host = "127.0.0.1" if self.plan.host in ("0.0.0.0", "localhost") else self.plan.host  # noqa: S104
         host = "::1" if host == "::" else host
-        deadline = time.monotonic() + DEPLOY_PATIENCE
-        patience = DEPLOY_PATIENCE - 30
+        limit = DEPLOY_PATIENCE + (LOADING_PATIENCE if self.plan.local else 0)
+        deadline = time.monotonic() + limit
+        patience = limit - 30
         try:
             await asyncio.to_thread(rest.deploy, config)
             asked = time.monotonic()
-            while not await asyncio.to_thread(is_ready, host, self.plan.port):
+            while not await asyncio.to_thread(is_ready, host, self.plan.port) or await self._loading(rest):
                 if time.monotonic() > deadline:
-                    raise DeployRefused(f"not ready after {DEPLOY_PATIENCE:.0f} s")
+                    raise DeployRefused(f"not ready after {limit:.0f} s")
                 if time.monotonic() - asked > 3:
                     asked = time.monotonic()
                     if deadline - asked < patience:  # once: say why this takes so long
@@ -170,6 +173,10 @@ class Supervisor:
             raise Refusal(
                 f"the service did not start: {error}; see {self.ray.runtime}/r/t/session_latest/logs/serve"
             ) from None
+
+    async def _loading(self, rest: ServeRest) -> bool:
+        """Whether a model that runs here is not ready yet."""
+        return self.plan.local and any(name.startswith(PREFIX) for name in await asyncio.to_thread(rest.waiting_for))
 
     async def _keep(self, part: Part) -> None:
         """Start a part again whenever it dies, with growing pauses while it dies soon."""

