@@ -9,14 +9,37 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import conversation_length, facts, hot_memory, kill, report, results
+from benchmarks import (
+    autoscaling,
+    conversation_length,
+    facts,
+    fairness,
+    fallback,
+    hot_memory,
+    kill,
+    reconcile,
+    report,
+    results,
+    routing,
+    vllm,
+)
 from benchmarks.comparison import compare
 from benchmarks.measurements import Measurement
 from benchmarks.process_tree import adopt_orphans, end_all
 from benchmarks.rows import LABELS, PEER_ROWS
 from benchmarks.workloads import standard
 
-COMMANDS = {"conversation-length": conversation_length, "hot-memory": hot_memory, "kill": kill}
+COMMANDS = {
+    "autoscaling": autoscaling,
+    "conversation-length": conversation_length,
+    "fairness": fairness,
+    "fallback": fallback,
+    "hot-memory": hot_memory,
+    "kill": kill,
+    "reconcile": reconcile,
+    "routing": routing,
+    "vllm": vllm,
+}
 RESULTS = Path(".bench/results.json")
 
 

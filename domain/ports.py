@@ -285,7 +285,8 @@ class LanguageModel(Protocol):
 class Understanding:
     """What a message was taken to mean, and its vector, which is handed on.
 
-    `complexity`: the probability, in [0, 1], that a cheap model's answer would not do; None without a scorer.
+    `complexity`: the message's rank, in [0, 1], among reference prompts by the probability that a cheap model's answer
+    would not do; None without a scorer.
     """
 
     intent: Intent

@@ -14,19 +14,33 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.host import ConversationHost
 from actors.parts import HostLimits
-from deployments.embedder import Embedder
+from deployments.embedder import PACKAGED, Embedder
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleLanguageModel, answered
+from deployments.hosted_embedder import HostedEmbedder, provider_at
 from deployments.hosted_llm import HostedLLM
 from deployments.intent_classifier import IntentClassifier
+from deployments.policies import observe
+from deployments.providers import Wire
+from deployments.providers.anthropic import AnthropicWire
+from deployments.providers.http import HttpPool
+from deployments.providers.openai import OpenAIWire
+from deployments.providers.scripted import ScriptedWire
+from deployments.providers.vllm import VllmWire
+from deployments.tenant_scorers import TenantScorers
 from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
 from domain.generation import GenerationRequest, Outcome
 from domain.model import Catalog, parse_catalog
 from domain.ports import Understanding
+from serve_app.catalog_watch import CatalogWatch
+from serve_app.generation_metrics import GenerationMetrics
 from serve_app.ingress.logs import configure_logging
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
+from storage import complexity_scorers
+from storage.breakers import RedisBreakers
+from storage.catalog import CachedSettings, PostgresCatalog
 from storage.conversations import PostgresConversations
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
@@ -45,6 +59,11 @@ class HostReplica:
         self._redis = open_redis(settings.required("redis_url"))
         self._journal = RedisJournal(self._redis)
         self._leases = PostgresLeases(self._pool)
+        catalog = PostgresCatalog(self._pool)
+        models = CachedSettings(catalog.settings)
+        self._watch = CatalogWatch(catalog, self._use, models)
+        self._breakers = RedisBreakers(self._redis)
+        self._breakers.start()
         context = serve.get_replica_context()
         peers = HandleHosts(serve.get_deployment_handle(context.deployment, context.app_name))
         self._host = ConversationHost(
@@ -61,6 +80,8 @@ class HostReplica:
                 lease=settings.host_lease_s,
                 context_messages=settings.context_messages,
             ),
+            models=models,
+            health=self._breakers,
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
         registry = self._metrics.registry
@@ -78,9 +99,14 @@ class HostReplica:
         await self._host.start()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        self._host.configure(parse_catalog(user_config))
+        await self._watch.configure(parse_catalog(user_config))
+
+    async def _use(self, catalog: Catalog) -> None:
+        self._host.configure(catalog)
 
     async def send(self, send: Send) -> Accepted | Ended | Refused:
+        for model in (send.model, *send.models):
+            await self._watch.knows(model)
         answer = await answered(self._host.send(send))
         self._sends.labels(answer.error if isinstance(answer, Refused) else type(answer).__name__).inc()
         return answer
@@ -102,42 +128,45 @@ class HostReplica:
 
     async def __del__(self) -> None:
         await self._host.stop()
+        await self._watch.close()
+        await self._breakers.close()
         await self._metrics.close()
         await asyncio.gather(self._journal.close(), self._pool.close(), return_exceptions=True)
 
 
 class HostedLLMReplica:
-    """A `HostedLLM` behind a handle."""
+    """A `HostedLLM` behind a handle. `local`: the deployments of the models that this service runs itself, by id."""
 
-    async def __init__(self) -> None:  # type: ignore[misc]
+    async def __init__(self, local: dict[str, DeploymentHandle] | None = None) -> None:  # type: ignore[misc]
         settings = Settings()
         configure_logging(settings.log_level)
         self._redis = open_redis(settings.required("redis_url"))
         self._journal = RedisJournal(self._redis)
-        self._llm = HostedLLM(self._journal, Catalog())
+        self._breakers = RedisBreakers(self._redis)
+        self._breakers.start()
+        pool = HttpPool(observe)
+        wires: dict[str, Wire] = {
+            "openai": OpenAIWire(pool),
+            "anthropic": AnthropicWire(pool),
+            "scripted": ScriptedWire(),
+            "vllm": VllmWire(local or {}),
+        }
+        self._llm = HostedLLM(self._journal, Catalog(), wires=wires, breakers=self._breakers)
+        self._pool = await open_pool(settings.required("database_url"), 1, 0)
+        self._watch = CatalogWatch(PostgresCatalog(self._pool), self._use)
         self._metrics = MetricsPage("HostedLLM", self._redis)
-        registry = self._metrics.registry
-        Gauge("brain_generations_running", "Generations under way", registry=registry).set_function(
-            lambda: self._llm.running
-        )
-        self._outcomes = Counter(
-            "brain_generations", "Generations by model and ending", ["model", "ending"], registry=registry
-        )
-        self._tokens = Counter("brain_tokens", "Tokens by model and kind", ["model", "kind"], registry=registry)
+        self._llm.told = GenerationMetrics(self._llm, self._metrics.registry).told
         self._metrics.start()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        await self._llm.reconfigure(user_config)
+        await self._watch.configure(parse_catalog(user_config))
+
+    async def _use(self, catalog: Catalog) -> None:
+        await self._llm.reconfigure(catalog.model_dump(mode="json", by_alias=True))
 
     async def generate(self, request: GenerationRequest) -> Outcome | Refused:
-        outcome = await answered(self._llm.generate(request))
-        if isinstance(outcome, Outcome) and outcome.ending != "elsewhere":
-            model = outcome.model or "none"
-            self._outcomes.labels(model, outcome.ending).inc()
-            if outcome.usage is not None:
-                self._tokens.labels(model, "prompt").inc(outcome.usage.prompt_tokens)
-                self._tokens.labels(model, "completion").inc(outcome.usage.completion_tokens)
-        return outcome
+        await self._watch.knows(request.model)
+        return await answered(self._llm.generate(request))
 
     async def cancel(self, request: GenerationRequest) -> Refused | None:
         return await answered(self._llm.cancel(request))
@@ -150,33 +179,54 @@ class HostedLLMReplica:
 
     async def __del__(self) -> None:
         await self._llm.close()
+        await self._watch.close()
+        await self._breakers.close()
         await self._metrics.close()
-        await self._journal.close()
+        await asyncio.gather(self._journal.close(), self._pool.close(), return_exceptions=True)
 
 
 class ClassifierReplica:
     """An `IntentClassifier` behind a handle."""
 
-    def __init__(self, embedder: DeploymentHandle) -> None:
+    async def __init__(self, embedder: DeploymentHandle) -> None:  # type: ignore[misc]
         settings = Settings()
         configure_logging(settings.log_level)
-        self._classifier = IntentClassifier(HandleEmbedder(embedder), cache=settings.data_folder / "cache")
+        self._pool = await open_pool(settings.required("database_url"), 2, min_size=0)
+        self._classifier = IntentClassifier(
+            HandleEmbedder(embedder),
+            cache=settings.data_folder / "cache",
+            tenants=TenantScorers(lambda tenant: complexity_scorers.active(self._pool, tenant)),
+        )
 
-    async def classify(self, text: str) -> Understanding | Refused:
-        return await answered(self._classifier.classify(text))
+    async def classify(self, text: str, tenant: str = "") -> Understanding | Refused:
+        return await answered(self._classifier.classify(text, tenant))
 
     async def check_health(self) -> None:
         """Also what makes the head ready before the first message."""
         await self._classifier.check_health()
 
+    async def __del__(self) -> None:
+        await self._pool.close()
+
 
 class EmbedderReplica:
-    """An `Embedder` behind a handle."""
+    """An `Embedder`, or a `HostedEmbedder` where the settings name a URL, behind a handle."""
 
     def __init__(self) -> None:
         settings = Settings()
         configure_logging(settings.log_level)
-        self._embedder = Embedder(settings.embedder_model)
+        self._embedder: Embedder | HostedEmbedder
+        if settings.embedder_url is None:
+            self._embedder = Embedder(settings.embedder_model)
+        elif settings.embedder_model == PACKAGED:
+            raise ValueError("BRAIN_EMBEDDER_URL needs the name of a model in BRAIN_EMBEDDER_MODEL")
+        else:
+            key = "${BRAIN_EMBEDDER_KEY}" if settings.embedder_key is not None else None
+            self._embedder = HostedEmbedder(
+                provider_at(settings.embedder_url, key),
+                settings.embedder_model,
+                dimensions=settings.embedder_dimensions,
+            )
 
     async def embed(self, text: str) -> Embedding | Refused:
         return await answered(self._embedder.embed(text))

@@ -39,7 +39,7 @@ async def choose(parts: Parts, caller: Caller, body: ChatCompletion, messages: l
     selection = _selected(parts.catalog, body, messages, situation)
     understanding = None
     if selection.route.provider.kind == SCRIPTED or (body.model == AUTO and _contested(parts.catalog, selection)):
-        understanding = await _understood(parts, messages)
+        understanding = await _understood(parts, caller.tenant, messages)
     if understanding is not None and understanding.complexity is not None and body.model == AUTO:
         situation = replace(situation, complexity=understanding.complexity)
         selection = _selected(parts.catalog, body, messages, situation)
@@ -151,13 +151,13 @@ def _contested(catalog: Catalog, selection: Selection) -> bool:
     return sum(route is not None and route.provider.kind != SCRIPTED for route in able) > 1
 
 
-async def _understood(parts: Parts, messages: list[Shaped]) -> Understanding | None:
+async def _understood(parts: Parts, tenant: str, messages: list[Shaped]) -> Understanding | None:
     """What the user's last message is taken to mean; None where nobody says so in time."""
     text = asked(messages)
     if not text:
         return None
     try:
         async with asyncio.timeout(CLASSIFY):
-            return await parts.classifier.classify(text)
+            return await parts.classifier.classify(text, tenant)
     except (BrainError, TimeoutError):
         return None

@@ -46,6 +46,7 @@ def calls(provider: str):
 def config(work_folder: Path, provider: str) -> Path:
     models = [
         {"id": "small", "upstream": "mock,n=8", "price_in": 1.0, "price_out": 2.0, "context_tokens": 4096},
+        {"id": "tooled", "upstream": "mock,n=2,itl=2,tools=1", "capabilities": ["chat", "tools"]},
         {"id": "mock*"},
     ]
     providers = [

@@ -40,6 +40,30 @@ def test_a_stream_is_passed_on_token_by_token(client):
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
 
 
+def test_tools_are_called_streamed_and_their_answers_go_back(client):
+    schema = {"type": "object", "properties": {"asked": {"type": "string"}}}
+    tools = [{"type": "function", "function": {"name": "look_up", "parameters": schema}}]
+    messages = ask("call it")
+    chunks = list(client.chat.completions.create(model="tooled", messages=messages, tools=tools, stream=True))
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert "".join(choice.delta.content or "" for choice in choices) == expected("call it", 2)
+    deltas = [call for choice in choices for call in choice.delta.tool_calls or ()]
+    assert (deltas[0].id, deltas[0].function.name) == ("call_0", "look_up") and len(deltas) > 1
+    arguments = "".join(call.function.arguments or "" for call in deltas)
+    assert arguments == '{"asked":"call it"}' and choices[-1].finish_reason == "tool_calls"
+    called = {"id": "call_0", "type": "function", "function": {"name": "look_up", "arguments": arguments}}
+    messages += [
+        {"role": "assistant", "content": None, "tool_calls": [called]},
+        {"role": "tool", "tool_call_id": "call_0", "content": "found"},
+    ]
+    routed = client.chat.completions.with_raw_response.create(model="auto", messages=messages, tools=tools)
+    assert routed.headers["x-brain-model"] == "tooled"
+    assert routed.parse().choices[0].message.content == expected("call it", 2)
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.chat.completions.create(model="small", messages=ask("x"), tools=tools)
+    assert (refused.value.code, refused.value.param) == ("unsupported_capability", "tools")
+
+
 def test_auto_is_routed_and_says_by_whom(client):
     answer = client.chat.completions.with_raw_response.create(model="auto", messages=ask("route me"))
     assert answer.headers["x-brain-model"] == "small" and answer.parse().choices[0].message.content

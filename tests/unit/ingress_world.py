@@ -230,7 +230,7 @@ class ScriptedModel:
 
 
 class NoClassifier:
-    async def classify(self, text):
+    async def classify(self, text, tenant=""):
         raise Unavailable("no classifier here")
 
 

@@ -287,7 +287,7 @@ async def test_auto_weighs_by_complexity_where_two_can_answer(brain: World, clie
     class Scorer:
         complexity: float | None = 0.9
 
-        async def classify(self, text: str) -> Understanding:
+        async def classify(self, text: str, tenant: str = "") -> Understanding:
             heard.append(text)
             return Understanding(Intent(name="other", confidence=1), [], [], self.complexity)
 
