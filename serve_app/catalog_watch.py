@@ -22,6 +22,7 @@ log = logging.getLogger("brain.catalog")
 EVERY = 1.0  # seconds
 FIRST = 3.0  # seconds that a start waits for the database
 PAUSE = 0.25  # seconds between looks that callers ask for
+LAG = 5.0  # seconds that a rollout may take from one replica to another
 
 Apply = Callable[[Catalog], Awaitable[None]]
 
@@ -84,6 +85,15 @@ class CatalogWatch:
             with suppress(Unavailable):
                 await self.refresh()
         return self.merged.catalog.find(model_id) is not None
+
+    async def hears_of(self, model_id: str) -> bool:
+        """As `knows`, for an id that another replica took for known: one of the two lags behind, so wait a moment."""
+        end = asyncio.get_running_loop().time() + LAG
+        while not await self.knows(model_id):
+            if asyncio.get_running_loop().time() > end:
+                return False
+            await asyncio.sleep(PAUSE)
+        return True
 
     async def close(self) -> None:
         if self._task is not None:

@@ -106,7 +106,7 @@ class HostReplica:
 
     async def send(self, send: Send) -> Accepted | Ended | Refused:
         for model in (send.model, *send.models):
-            await self._watch.knows(model)
+            await self._watch.hears_of(model)
         answer = await answered(self._host.send(send))
         self._sends.labels(answer.error if isinstance(answer, Refused) else type(answer).__name__).inc()
         return answer

@@ -118,7 +118,11 @@ def test_a_changed_price_counts_within_seconds(brain, registered):
         return found["cost_usd"] == pytest.approx(10 * first["cost_usd"])
 
     wait_until(dearer, 5, what="the new price")
-    assert everywhere(brain, brain.key, lambda client: client.get("/api/v1/models/fresh").json()["price_in"] == 10)
+
+    def told(client: httpx.Client) -> bool:
+        return client.get("/api/v1/models/fresh").json()["price_in"] == 10
+
+    wait_until(lambda: everywhere(brain, brain.key, told), 5, what="the new price on every replica")
 
 
 def test_a_model_that_a_tenant_may_not_use_does_not_exist_for_it(brain, registered, tenant):

@@ -20,14 +20,19 @@ LONG = "where is the order that we sent to the house on monday " * 12
 
 
 @pytest.fixture(scope="module")
-def brain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brain]:
+def brain(tmp_path_factory: pytest.TempPathFactory, provider: str) -> Iterator[Brain]:
     folder = tmp_path_factory.mktemp("vllm")
+    hosted = [
+        {"id": "cheap", "upstream": "mock,n=6", "price_in": 0.2, "price_out": 0.4, "quality": 0.3},
+        {"id": "strong", "upstream": "mock,n=9", "price_in": 9.0, "price_out": 20.0, "quality": 0.9},
+    ]
     model = {
         "id": "tiny",
         "context_tokens": 8192,
         "max_output_tokens": 512,
         "price_in": 1.0,
         "price_out": 2.0,
+        "quality": 0.5,
         "continues": True,
         "vllm": {
             "source": str(tiny_llama(folder / "model")),
@@ -38,9 +43,10 @@ def brain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brain]:
         },
     }
     limits = {"first_token": 150, "idle": 30, "total": 300}
-    provider = {"name": "local", "kind": "vllm", "retries": 6, "timeouts": limits, "models": [model]}
+    local = {"name": "local", "kind": "vllm", "retries": 6, "timeouts": limits, "models": [model]}
+    acme = {"name": "acme", "base_url": provider, "models": hosted}
     config = folder / "vllm.yaml"
-    config.write_text(yaml.safe_dump({"providers": [provider], "routing": {"default": "tiny"}}))
+    config.write_text(yaml.safe_dump({"providers": [local, acme]}))
     started = Brain(folder / "data", free_port(), ["--config", str(config)], {"HOME": str(folder)}).start(400)
     yield started
     assert started.stop(40) == 0, started.log.read_text()[-3000:]
@@ -118,6 +124,40 @@ def test_tenants_share_no_cache_and_have_adapters_of_their_own(brain: Brain, oth
     assert cached[0] >= 128 and cached[1] == 0 and cached[2] >= 128
     said = [one["choices"][0]["message"]["content"] for one in (ours, ours_again, theirs, theirs_again)]
     assert said[0] == said[1] != said[2] == said[3], "the other tenant's adapter says something else"
+
+
+def test_a_tenant_with_two_hosted_models_and_a_local_one(brain: Brain) -> None:
+    """Chosen by the dial, side by side, told apart in the ledger; the trace says why."""
+    settings = f"/api/v1/tenants/{brain.tenant}/model-settings"
+
+    def ask(dial: float) -> dict:
+        rules = {"cost_quality": dial, "fallback": ["cheap"], "allowed": ["cheap", "strong", "tiny"]}
+        brain.http.put(settings, json=rules).raise_for_status()
+        wait_until(lambda: chosen(dial), 10, what="the tenant's settings on every replica")
+        return chosen(dial) or {}
+
+    def chosen(dial: float) -> dict | None:
+        parameters = {"max_tokens": 8}
+        answer = brain.send(brain.conversation(), "how many of 17 boxes of 24 fit?", parameters=parameters).json()
+        trace = dict(brain.http.get(f"/api/v1/turns/{answer['turn']['id']}/trace").json())
+        return trace if trace["situation"]["cost_quality"] == dial else None
+
+    try:
+        saving, best = ask(0.0), ask(1.0)
+        assert (saving["chosen"], best["chosen"]) == ("cheap", "strong")
+        told = {one["model"]: one for one in best["candidates"]}
+        assert {"cheap", "strong", "tiny"} <= told.keys() and not told["scripted"]["allowed"]
+        assert told["cheap"]["estimated_cost_usd"] < told["tiny"]["estimated_cost_usd"]
+        assert told["tiny"]["estimated_cost_usd"] < told["strong"]["estimated_cost_usd"]
+        models = ["tiny", "strong"]
+        answer = brain.send(brain.conversation(), "hello", models=models, keep="all", parameters={"max_tokens": 8})
+        assert answer.status_code == 200 and answer.json()["message"]["model"] == "tiny", answer.text
+        versions = brain.http.get(f"/api/v1/messages/{answer.json()['message']['id']}/versions").json()["data"]
+        assert sorted(version["model"] for version in versions) == sorted(models)
+        usage = brain.http.get("/api/v1/admin/usage", params={"group_by": "model,basis"}).json()["data"]
+        assert {"cheap", "strong", "tiny"} <= {row["model"] for row in usage if row["basis"] == "reported"}
+    finally:
+        brain.http.put(settings, json={}).raise_for_status()
 
 
 def test_a_replica_that_dies_in_mid_answer_costs_no_word(brain: Brain) -> None:
