@@ -22,7 +22,7 @@ from domain.ports import AcceptedTurn, ConversationStore, Ownership
 PATIENCE = (0.05, 0.2, 0.75)  # seconds between tries
 
 
-def unfinished(accepted: AcceptedTurn, send: Send) -> UnfinishedTurn:
+def unfinished(accepted: AcceptedTurn, send: Send, held: Decimal | None) -> UnfinishedTurn:
     """The turn with all that its owner needs to bring it to its end."""
     return UnfinishedTurn(
         accepted.turn,
@@ -34,6 +34,7 @@ def unfinished(accepted: AcceptedTurn, send: Send) -> UnfinishedTurn:
         regenerates=send.regenerates,
         models=send.models,
         keep=send.keep,
+        reserved=held,
     )
 
 
@@ -104,7 +105,7 @@ def _judging(
 ) -> Decimal | None:
     """What the judge may cost, who reads the message and all answers. Its tokenizer may count twice what theirs did."""
     asked = parameters.get("max_tokens")
-    answers = sum(asked or route.model.max_output_tokens for routes in sides for route in routes)
+    answers = sum(route.model.answer_tokens(asked) for routes in sides for route in routes)
     judge = _routes(catalog, settings, [settings.judge or catalog.routing.default])
     return reservation(judge, tokens + 2 * answers, {"max_tokens": VERDICT})
 

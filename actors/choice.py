@@ -1,6 +1,5 @@
 """Chooses the model of a turn and builds its prompt; what the choice depended on is kept for the trace."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -9,13 +8,11 @@ from typing import Any
 from actors.parts import Parts
 from actors.window import Window
 from domain.context import Prompt, Remembered, build_prompt
-from domain.errors import Unavailable
 from domain.message import Intent
 from domain.model import AUTO, SCRIPTED, Catalog, Model, Route
 from domain.model_settings import ModelSettings
 from domain.selection import Selection, Situation, select
 
-log = logging.getLogger("brain.choice")
 _NEEDS = (("tools", "tools"), ("response_format", "json"))  # a parameter, and the capability that it asks for
 
 
@@ -47,17 +44,8 @@ class Choice:
     situation: dict[str, Any] = field(default_factory=dict)
 
 
-async def settings_of(parts: Parts, tenant: str) -> ModelSettings:
-    """The tenant's rules for models; everything is allowed while nobody can tell them."""
-    try:
-        return await parts.models.settings(tenant)
-    except Unavailable as error:
-        log.warning("the rules for models of %s cannot be read: %s", tenant, error)
-        return ModelSettings()
-
-
 def choose(parts: Parts, settings: ModelSettings, window: Window, question: Question) -> Choice:
-    """Choose and build. Raises `ModelNotFound` for a model that is not there or not allowed."""
+    """Choose and build. Raises `ModelNotFound` for a model that is not there or not allowed, `BudgetExceeded`."""
     catalog, asked = parts.catalog, question.parameters.get("max_tokens")
     if settings.cost_quality is None:
         settings = settings.model_copy(update={"cost_quality": catalog.routing.cost_quality})

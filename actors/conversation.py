@@ -10,7 +10,6 @@ from functools import partial
 from typing import cast
 
 from actors.accepting import accept_within, check_models, reservations, unfinished
-from actors.choice import settings_of
 from actors.driving import drive, end_generations
 from actors.mailbox import Mailbox
 from actors.parts import Parts
@@ -27,6 +26,8 @@ from domain.ledger import Charge
 from domain.model_settings import ModelSettings
 from domain.ports import AcceptedTurn, Ownership, Reply
 from domain.turn import TurnStatus
+
+DELETING = 2.0  # seconds that a conversation's deletion waits for the ends of its turns
 
 
 class ConversationActor:
@@ -45,7 +46,7 @@ class ConversationActor:
     # What others ask.
 
     async def send(self, send: Send) -> Accepted | Ended:
-        settings = await settings_of(self.parts, self.key.tenant)
+        settings = await self.parts.models.settings(self.key.tenant)
         try:
             check_models(self.parts.catalog, settings, send)
         except ModelNotFound:
@@ -69,6 +70,10 @@ class ConversationActor:
         return await self.mailbox.do(partial(self._change, change))
 
     async def delete(self) -> None:
+        """End what runs, so that it is charged for, and delete. What takes longer than `DELETING` is left to itself."""
+        running = await self.mailbox.do(self._cancel_all)
+        if running:
+            await asyncio.wait([live.done for live in running], timeout=DELETING)
         await self.mailbox.do(self._delete)
 
     async def resume(self) -> None:
@@ -115,10 +120,7 @@ class ConversationActor:
             found = await self.parts.store.replayed(self.key, send)
             if found is not None:
                 return found
-        interrupted = list(self.turns.values())
-        for live in interrupted:
-            await self._cancel(live.id)
-        return interrupted
+        return await self._cancel_all()
 
     async def _accept(self, send: Send, settings: ModelSettings) -> tuple[AcceptedTurn, LiveTurn | None]:
         if len(self.turns) >= self.parts.limits.unfinished:
@@ -131,7 +133,7 @@ class ConversationActor:
         if accepted.turn.status is TurnStatus.QUEUED and not self.turns:
             raise Fenced("a turn stands that this owner does not know")  # the next activation inherits it
         if accepted.turn.id not in self.turns and not accepted.turn.status.ended:
-            live = self.turns[accepted.turn.id] = LiveTurn.of(unfinished(accepted, send), held)
+            live = self.turns[accepted.turn.id] = LiveTurn.of(unfinished(accepted, send, held))
             if send.regenerates is None:
                 self._hot.asked(accepted.user_message.seq, accepted.user_message.content)
             if live.status is TurnStatus.RUNNING:
@@ -139,6 +141,12 @@ class ConversationActor:
             else:
                 live.task = asyncio.create_task(self._turn_run(live).say(opening(live)))
         return accepted, self.turns.get(accepted.turn.id)
+
+    async def _cancel_all(self) -> list[LiveTurn]:
+        unfinished = list(self.turns.values())
+        for live in unfinished:
+            await self._cancel(live.id)
+        return unfinished
 
     async def _cancel(self, turn_id: str) -> LiveTurn | None:
         live = self.turns.get(turn_id)

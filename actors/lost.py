@@ -15,12 +15,15 @@ def text_of(progress: Progress) -> str:
 
 
 def continues(run: TurnRun, progress: Progress) -> bool:
-    """Whether the attempt may go on from the text that its journal holds: its model allows it and nothing is missing.
+    """Whether the attempt may go on from the text that its journal holds: its model allows it, nothing is missing, and
+    the text is no JSON, of which each answer is a whole one.
 
     What was gone on from counts as an attempt.
     """
     live = run.live
     if live.cancelled or live.asked.models or live.attempt + live.continued >= MAX_ATTEMPTS:
+        return False
+    if (live.asked.parameters.get("response_format") or {}).get("type", "text") != "text":
         return False
     route = run.parts.catalog.find(_model(progress) or "")
     whole = [event.n for event in progress.events] == list(range(1, len(progress.events) + 1))

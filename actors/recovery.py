@@ -17,7 +17,7 @@ from actors.sides import answer_side_by_side, end_sides
 from actors.telling import Events, failure, opening
 from actors.turn import LiveTurn
 from domain.conversation import ConversationKey
-from domain.errors import GenerationError, JournalUnavailable, NotFound, Overloaded, Unavailable
+from domain.errors import BudgetExceeded, GenerationError, JournalUnavailable, NotFound, Overloaded, Unavailable
 from domain.events import ACCEPTED, CANDIDATE_COMPLETED, CANDIDATE_DELTA, DELTA, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ledger import Charge
@@ -75,8 +75,8 @@ async def _begin(run: TurnRun, first: Events) -> Found | Lost:
             told = first if live.n == 0 else []
             outcome = await (answer_side_by_side(run, told) if live.asked.models else run.generate(told))
             break
-        except NotFound as error:
-            outcome = failure(error, live.id)
+        except (NotFound, BudgetExceeded) as error:
+            outcome = replace(failure(error, live.id), text=live.prefix)
             break
         except Overloaded as error:  # the turn stands in Postgres: it waits for its place at the model
             if live.cancelled:

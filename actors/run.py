@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from actors.choice import Choice, Question, choose, settings_of
+from actors.choice import Choice, Question, choose
 from actors.parts import Parts
 from actors.telling import Events
 from actors.trace import trace_of
@@ -19,7 +19,7 @@ from domain.errors import BrainError, JournalUnavailable
 from domain.events import INTENT, MODEL, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
-from domain.ledger import Charge, Version, charges
+from domain.ledger import Charge, Version, bounded, charges
 from domain.message import MessageStatus
 from domain.model import AUTO
 from domain.model_settings import ModelSettings
@@ -66,8 +66,11 @@ class TurnRun:
 
     @asynccontextmanager
     async def understood(self) -> AsyncIterator[Ground]:
-        """What the choice stands on. Meanwhile the message is classified; that has ended at the end."""
-        settings = self.settings = await settings_of(self.parts, self.key.tenant)
+        """What the choice stands on. Meanwhile the message is classified; that has ended at the end.
+
+        Raises `Unavailable` where the tenant's rules were never read and cannot be now.
+        """
+        settings = self.settings = await self.parts.models.settings(self.key.tenant)
         ground = Ground(settings, *await self._history())
         if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
@@ -77,7 +80,7 @@ class TurnRun:
             await self._understood()
 
     def choose(self, ground: Ground, requested: str) -> Choice:
-        """The model that answers, and its prompt. Raises `ModelNotFound`."""
+        """The model that answers, and its prompt. Raises `ModelNotFound` and `BudgetExceeded`."""
         live, asked = self.live, self.live.asked
         question = Question(
             requested,
@@ -172,15 +175,16 @@ class TurnRun:
     def request(self, choice: Choice, ground: Ground) -> GenerationRequest:
         """The generation of this attempt by the chosen model."""
         live, selection = self.live, choice.selection
+        routes = (selection.route, *selection.fallback)
         return GenerationRequest(
             tenant=self.key.tenant,
             turn_id=live.id,
             attempt=live.attempt,
             model=selection.route.id,
             messages=choice.prompt.messages,
-            parameters=live.asked.parameters,
+            parameters=live.asked.parameters if live.held is None else bounded(routes, live.asked.parameters),
             intent=live.intent.name if live.intent else None,
-            chain=tuple(route.id for route in selection.fallback),
+            chain=tuple(route.id for route in routes[1:]),
             n=live.n,
             live=live.asked.live,
             stable=len(choice.prompt.messages),

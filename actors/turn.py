@@ -47,10 +47,10 @@ class LiveTurn:
     continued: int = 0
 
     @classmethod
-    def of(cls, asked: UnfinishedTurn, held: Decimal | None = None) -> "LiveTurn":
+    def of(cls, asked: UnfinishedTurn) -> "LiveTurn":
         loop = asyncio.get_running_loop()
         live = cls(asked, asked.turn.status, asked.turn.attempt, loop.create_future(), loop.create_future())
-        live.cancelled, live.held = asked.cancel_requested, held
+        live.cancelled, live.held = asked.cancel_requested, asked.reserved
         live.done.add_done_callback(_seen)  # nobody may be waiting for it
         return live
 

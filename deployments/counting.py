@@ -29,6 +29,7 @@ ENOUGH = 3  # calls of a model after which its own fits are preferred to its pro
 EVERY = 50, 8  # after so many calls, only each 8th is learnt from
 MOST_MODELS = 4096
 ANSWER = 256.0  # tokens of an answer of which nothing is known
+IMAGE = 1000  # tokens of an image, roughly; its bytes say nothing of them
 
 Texts = Sequence[str]
 Measure = Callable[[Texts, int], float]
@@ -129,10 +130,11 @@ class Counting:
     def cost(self, call: Call) -> float:
         """Tokens that a call will take, roughly and cheaply: its place in the queue depends on it."""
         request, fits = call.request, self._known(call.route)
-        size = sum(len(str(message.get("content") or "")) for message in request.messages) + len(request.prefix)
+        contents = [message.get("content") for message in request.messages]
+        prompt = sum(size_of(content) for content in contents) + len(request.prefix) / 4
         limit = request.parameters.get("max_tokens")
         answer = fits.mean if limit is None else min(fits.mean, float(limit))
-        return size / 4 + MESSAGE_OVERHEAD * len(request.messages) + max(answer, 1.0)
+        return prompt + MESSAGE_OVERHEAD * len(request.messages) + max(answer, 1.0)
 
     def attempt(self, record: Record) -> Attempt:
         """The record as the trace tells it. What was refused costs nothing; what was broken off is estimated."""
@@ -215,6 +217,14 @@ def asked_of(request: GenerationRequest) -> tuple[list[str], int]:
     if tools := request.parameters.get("tools"):
         texts.append(orjson.dumps(tools).decode())
     return texts, messages
+
+
+def size_of(content: Any) -> float:
+    """Tokens of a message's content at four characters each, whatever the tokenizer."""
+    if not isinstance(content, list):
+        return len(str(content or "")) / 4
+    parts = [part for part in content if isinstance(part, dict)]
+    return sum(len(str(part["text"])) / 4 if part.get("text") is not None else IMAGE for part in parts)
 
 
 def text_of(message: dict[str, Any]) -> str:

@@ -46,7 +46,7 @@ def settled(answer: T | Refused) -> T:
 async def ask(call: Callable[[], Awaitable[Any]]) -> Any:
     """One call of a handle. Raises the domain's errors; `Unavailable` where the replica could not answer."""
     try:
-        return settled(await contextvars.copy_context().run(_apart, call))
+        return settled(await apart(call))
     except BrainError:
         raise
     except BackPressureError as error:
@@ -54,6 +54,11 @@ async def ask(call: Callable[[], Awaitable[Any]]) -> Any:
     except Exception as error:
         log.warning("a replica could not answer: %s", type(error).__name__)
         raise Unavailable("a part of the service could not answer") from error
+
+
+def apart(call: Callable[[], T]) -> T:
+    """Make a call in a context of its own, see `_apart`."""
+    return contextvars.copy_context().run(_apart, call)
 
 
 def _apart(call: Callable[[], T]) -> T:

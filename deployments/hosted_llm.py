@@ -1,6 +1,7 @@
 """The deployment that calls hosted models: generations that outlive their callers, and the journal's deltas."""
 
 import asyncio
+import contextvars
 import logging
 import time
 import uuid
@@ -142,7 +143,8 @@ class HostedLLM:
             self._beating = asyncio.create_task(self._beat(), name="beat")
         recording = Recording(self._journal, request, self.writer)
         generation = Generation(request, self._catalog, self.policies, recording, self.counting.attempt)
-        task = asyncio.create_task(self._run(name, request, generation), name=request.name)
+        apart = contextvars.Context()  # Serve cancels what a call started in its own context
+        task = asyncio.create_task(self._run(name, request, generation), name=request.name, context=apart)
         self._running[name] = (generation, task)
         return task
 

@@ -91,6 +91,7 @@ class UnfinishedTurn:
     """A queued or running turn, with all that its owner needs to bring it to its end.
 
     `user_message` is the one that is answered, also where an earlier turn brought it and this one `regenerates`.
+    `reserved`: USD of the tenant's budget that are held for it.
     """
 
     turn: Turn
@@ -103,6 +104,7 @@ class UnfinishedTurn:
     regenerates: str | None = None
     models: tuple[str, ...] = ()
     keep: Keep = "first"
+    reserved: Decimal | None = None
 
     @property
     def order(self) -> int:

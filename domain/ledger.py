@@ -84,7 +84,7 @@ def reservation(
     worst: Decimal | None = None
     for route in routes:
         model = route.model
-        answer = min(wanted or model.max_output_tokens, model.context_tokens)
+        answer = model.answer_tokens(wanted)
         prices = model.priced(when)
         if prices is None:
             continue
@@ -94,6 +94,23 @@ def reservation(
         ) / 1_000_000
         worst = cost if worst is None else max(worst, cost)
     return worst
+
+
+def bounded(routes: Sequence[Route], parameters: dict[str, Any]) -> dict[str, Any]:
+    """`parameters` with the longest answer told to the model: unasked, it may say more than `reservation` holds for.
+
+    It is the shortest of those `routes` whose answers cost anything, for any of them may answer.
+    """
+    wanted = parameters.get("max_tokens")
+    longest: list[int] = []
+    for model in (route.model for route in routes):
+        prices = model.priced()
+        if prices is not None and prices.price_out > 0:
+            asked = wanted or model.defaults.max_tokens
+            longest.append(
+                model.answer_tokens(asked or min(model.max_output_tokens, max(model.context_tokens // 2, 1)))
+            )
+    return {**parameters, "max_tokens": min(longest)} if longest else parameters
 
 
 def charges_of(catalog: Catalog, outcome: Outcome, first: int = 1) -> tuple[Charge, ...]:

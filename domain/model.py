@@ -83,6 +83,10 @@ class Model(Strict):
     def is_pattern(self) -> bool:
         return "*" in self.id
 
+    def answer_tokens(self, wanted: int | None = None) -> int:
+        """Tokens of the longest answer: what is asked for, else the default, else `max_output_tokens`."""
+        return min(wanted or self.defaults.max_tokens or self.max_output_tokens, self.context_tokens)
+
     def priced(self, when: datetime | None = None) -> "Prices | None":
         """The prices that hold at `when` (now); None where the model has none."""
         when = when or datetime.now(UTC)

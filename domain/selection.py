@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from domain.errors import ModelNotFound
+from domain.errors import BudgetExceeded, ModelNotFound
 from domain.message import Intent, Usage
 from domain.model import AUTO, SCRIPTED, Catalog, Route
 from domain.model_settings import ModelSettings
@@ -23,6 +23,7 @@ from domain.model_settings import ModelSettings
 KEEP = 0.05  # worth of staying with the conversation's model
 UNKNOWN = 0.5  # complexity of a message that nobody scored
 _CHAT = frozenset({"chat"})
+_FAILING, _DEAR, _FORBIDDEN = "its provider is failing", "would exceed the budget", "not allowed for this tenant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def select(
 ) -> Selection:
     """Choose the model: a named one as named; for `auto` the default of the tenant or the routing, else by worth.
 
-    Raises `ModelNotFound` for an id that no provider serves or the tenant may not use.
+    Raises `ModelNotFound` for an id that no provider serves or the tenant may not use, or where no model can serve
+    `auto`; `BudgetExceeded` where only the budget forbids it.
     """
     situation = situation or Situation()
     if requested != AUTO:
@@ -91,14 +93,32 @@ def select(
     chosen, reason = _default(catalog, situation, open_to) or _worthiest(candidates, situation)
     chain = _chain(catalog, situation, open_to, chosen)
     if chosen is None:
-        if not chain:
-            raise ModelNotFound("no configured model can serve `auto`")
-        chosen, chain = chain[0], chain[1:]
-        reason = "no candidate is left: the first of the fallback chain"
+        failing = [one.route for one in candidates if one.refusal == _FAILING]
+        if not chain and not failing:
+            raise _nobody(candidates)
+        reason = "no candidate is left: the first " + (
+            "of the fallback chain" if chain else "whose provider is failing"
+        )
+        chosen, *chain = chain or failing[:1]
     told = [one.told(reason if one.route.id == chosen.id else _place(one.route, chain)) for one in candidates] or [
         _Candidate(chosen, None).told(reason)
     ]
     return Selection(chosen, reason, tuple(chain), told)
+
+
+def _nobody(candidates: list[_Candidate]) -> ModelNotFound | BudgetExceeded:
+    """Why no model serves `auto`."""
+    refused = {one.route.id: one.refusal for one in candidates if one.refusal and _speaks(one)}
+    if any(refusal == _DEAR for refusal in refused.values()):
+        return BudgetExceeded("no model that can answer is within what is left of the budget")
+    told = "; ".join(f"{model} {refusal}" for model, refusal in list(refused.items())[:5])
+    return ModelNotFound("no configured model can serve `auto`" + (f": {told}" if told else ""))
+
+
+def _speaks(one: _Candidate) -> bool:
+    """Whether it is a language model that the tenant may use."""
+    model = one.route.provider.kind != SCRIPTED and "chat" in one.route.model.capabilities
+    return model and one.refusal != _FORBIDDEN
 
 
 def _routes(catalog: Catalog, ids: list[str]) -> list[Route]:
@@ -111,15 +131,15 @@ def _examined(route: Route, situation: Situation) -> _Candidate:
     one = _Candidate(route, _cost(route, situation))
     missing = sorted(situation.needs - set(model.capabilities))
     if not situation.settings.allows(route.id):
-        one.refusal = "not allowed for this tenant"
+        one.refusal = _FORBIDDEN
     elif missing:
         one.refusal = f"cannot do {', '.join(missing)}"
     elif situation.prompt_tokens + min(_answer(route, situation), model.context_tokens // 2) > model.context_tokens:
         one.refusal = f"the prompt of about {situation.prompt_tokens} tokens does not fit"
-    elif f"{route.provider.name}/{route.id}" in situation.unhealthy:
-        one.refusal = "its provider is failing"
     elif situation.budget_usd is not None and one.cost is not None and one.cost > situation.budget_usd:
-        one.refusal = "would exceed the budget"
+        one.refusal = _DEAR
+    elif f"{route.provider.name}/{route.id}" in situation.unhealthy:
+        one.refusal = _FAILING
     return one
 
 
@@ -140,7 +160,9 @@ def _worthiest(candidates: list[_Candidate], situation: Situation) -> tuple[Rout
     able = [one for one in candidates if one.refusal is None]
     models = [one for one in able if one.route.provider.kind != SCRIPTED]
     if not models:
-        return (able[0].route, "no language model is configured") if able else (None, "")
+        if able and not any(map(_speaks, candidates)):
+            return able[0].route, "no language model is configured"
+        return None, ""
     rated = [one for one in models if one.cost is not None and one.route.model.quality is not None]
     if len(rated) < 2:
         return models[0].route, "the first configured model" if len(models) > 1 else "the only model that can answer"
@@ -185,7 +207,7 @@ def _quality(one: _Candidate) -> float:
 
 
 def _answer(route: Route, situation: Situation) -> int:
-    return situation.answer_tokens or route.model.max_output_tokens
+    return route.model.answer_tokens(situation.answer_tokens)
 
 
 def _cost(route: Route, situation: Situation) -> float | None:
@@ -206,7 +228,7 @@ def _chain(catalog: Catalog, situation: Situation, open_to: dict[str, _Candidate
     return [
         route
         for route in _routes(catalog, ids)
-        if route.id in open_to or _examined(route, situation).refusal in (None, "its provider is failing")
+        if route.id in open_to or _examined(route, situation).refusal in (None, _FAILING)
     ]
 
 

@@ -11,6 +11,7 @@ import math
 import time
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -21,6 +22,13 @@ KEY = "brain:breakers"
 INTERVAL = 0.5  # seconds between two reads
 KEPT = 3600.0  # seconds that a rested entry is kept that nobody tries
 PATIENCE = 0.5  # seconds that a probe waits for Redis
+TAKE = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+GIVE_BACK = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 AWAY = (RedisError, OSError, TimeoutError)
 
 
@@ -68,13 +76,10 @@ class RedisBreakers:
 
     async def probe(self, name: str, seconds: float) -> bool:
         """Take the lease of a probe; True also where Redis cannot say."""
-        if name in self._ended:  # ours, of a probe that has just ended
-            self._ended.discard(name)
-            return True
+        self._ended.discard(name)  # one that has just ended: its lease, if it was ours, is taken up again
         try:
             async with asyncio.timeout(PATIENCE):
-                lease = f"{KEY}:probe:{name}"
-                return bool(await self._redis.set(lease, self._writer, nx=True, px=max(int(seconds * 1000), 1)))
+                return bool(await self._take(f"{KEY}:probe:{name}", max(int(seconds * 1000), 1)))
         except AWAY:
             return True
 
@@ -92,8 +97,8 @@ class RedisBreakers:
                         pipe.zadd(KEY, {name: now_ms + max(until - asked, 0.0) * 1000})
                 if untold:
                     pipe.zremrangebyscore(KEY, "-inf", now_ms - KEPT * 1000)
-                if ended:
-                    pipe.delete(*(f"{KEY}:probe:{name}" for name in ended))
+                for name in ended:
+                    pipe.eval(GIVE_BACK, 1, f"{KEY}:probe:{name}", self._writer)
                 pipe.zrange(KEY, 0, -1, withscores=True)
                 entries = (await pipe.execute())[-1]
         except BaseException:
@@ -101,6 +106,10 @@ class RedisBreakers:
             raise
         self.open = {name.decode(): asked + (score - now_ms) / 1000 for name, score in entries}
         self.read_at = asked
+
+    async def _take(self, lease: str, milliseconds: int) -> Any:
+        asking: Any = self._redis.eval(TAKE, 1, lease, self._writer, milliseconds)
+        return await asking
 
     def _tell(self, name: str, until: float | None) -> None:
         self._untold[name] = until

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from domain.commands import Ended, Send, UnfinishedTurn
@@ -270,4 +271,5 @@ def _unfinished(row: dict[str, Any]) -> UnfinishedTurn:
         row["regenerates"],
         tuple(row["models"]),
         row["keep"],
+        None if row.get("reserved_usd") is None else Decimal(str(row["reserved_usd"])),
     )

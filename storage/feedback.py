@@ -1,5 +1,7 @@
 """Feedback on answers: one a message, the last one counts."""
 
+import asyncpg
+
 from domain.errors import NotFound
 from domain.feedback import Feedback
 from storage.postgres import Pool, reading
@@ -16,18 +18,21 @@ class FeedbackOnAnswers:
     @again
     async def put_feedback(self, tenant: str, message_id: str, score: float, comment: str | None) -> Feedback:
         """Give or replace the feedback on an answer; a user's own message has none."""
-        async with reading(self._pool, tenant) as lent:
-            row = await lent.fetchrow(
-                "INSERT INTO brain.feedback AS f (tenant_id, message_id, score, comment)"
-                " SELECT tenant_id, id, $3, $4 FROM brain.messages"
-                " WHERE tenant_id = $1 AND id = $2 AND role = 'assistant'"
-                " ON CONFLICT (tenant_id, message_id) DO UPDATE"
-                f" SET score = excluded.score, comment = excluded.comment, updated_at = now() RETURNING {_COLUMNS}",
-                tenant,
-                message_id,
-                score,
-                comment,
-            )
+        try:
+            async with reading(self._pool, tenant) as lent:
+                row = await lent.fetchrow(
+                    "INSERT INTO brain.feedback AS f (tenant_id, message_id, score, comment)"
+                    " SELECT tenant_id, id, $3, $4 FROM brain.messages"
+                    " WHERE tenant_id = $1 AND id = $2 AND role = 'assistant'"
+                    " ON CONFLICT (tenant_id, message_id) DO UPDATE"
+                    f" SET score = excluded.score, comment = excluded.comment, updated_at = now() RETURNING {_COLUMNS}",
+                    tenant,
+                    message_id,
+                    score,
+                    comment,
+                )
+        except asyncpg.ForeignKeyViolationError:  # it was deleted meanwhile
+            row = None
         if row is None:
             raise NotFound("there is no such answer")
         return Feedback.model_construct(**row)

@@ -9,14 +9,17 @@ from domain.ledger import Charge
 from storage import rows
 from storage.postgres import Pool, reading
 
+_LAST_ATTEMPT = "SELECT coalesce(max(attempt), 1) FROM brain.usage WHERE tenant_id = $1 AND turn_id = $2"
+
 
 class Shadows:
     _pool: Pool
 
     async def shadow(self, key: ConversationKey, turn_id: str, report: dict[str, Any], calls: Sequence[Charge]) -> None:
-        """Add `report` to the trace of a completed turn as `shadow`, and charge `calls`. Raises `NotFound`.
+        """Add `report` to the trace of a completed turn as `shadow`, and charge `calls`.
 
-        Not fenced: nothing that an owner decides by is changed, and the turn has ended.
+        Not fenced: nothing that an owner decides by is changed, and the turn has ended. Raises `NotFound` where it was
+        deleted, with `calls` charged all the same.
         """
         async with reading(self._pool, key.tenant) as connection:
             turn = await connection.fetchrow(
@@ -29,15 +32,16 @@ class Shadows:
                 turn_id,
                 report,
             )
-            if turn is None:
-                raise NotFound("there is no such turn")
+            attempt = turn["attempt"] if turn else await connection.fetchval(_LAST_ATTEMPT, key.tenant, turn_id)
             await connection.fetchval(
                 "SELECT brain.settle($1, $2, $3, $4, $5, $6, $7)",
                 key.tenant,
                 turn_id,
-                turn["attempt"],
+                attempt,
                 key.conversation,
-                turn["user_id"],
-                turn["caller"],
+                turn and turn["user_id"],
+                turn and turn["caller"],
                 rows.calls(calls),
             )
+        if turn is None:
+            raise NotFound("there is no such turn")

@@ -22,7 +22,8 @@ class AtMost:
 
     Who waits is served by weighted fair queueing among tenants, at the pace that the provider's rate limits allow;
     `cost` estimates a call's tokens. A queue longer than `provider.max_waiting` refuses (`QueueFull`) whoever has most
-    in it. Calls whose breaker is open do not wait: they are refused further in.
+    in it. Calls whose breaker is open do not wait: they are refused further in. Whom a rate limit would stop for longer
+    than a turn bears fails at once, also where it waits already.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class AtMost:
         self._models: OrderedDict[str, Lane] = OrderedDict()
         self._providers: OrderedDict[str, Lane] = OrderedDict()
         circuits.on_open = self._release
+        limits.on_block = self._recheck
 
     @property
     def waiting(self) -> dict[str, int]:
@@ -49,12 +51,11 @@ class AtMost:
         return found
 
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
-        asked = self._monotonic()
-        self._check_block(call)
+        asked, cost, room = self._monotonic(), self._cost(call), call.route.provider.max_waiting
+        self._pause(call, cost)
         held: list[Lane] = []
         try:
             if not self._circuits.refuses(call.route):
-                cost, room = self._cost(call), call.route.provider.max_waiting
                 for lane in self._lanes(call):
                     if not await lane.enter(call, cost, room):
                         break
@@ -66,12 +67,6 @@ class AtMost:
         finally:
             for lane in reversed(held):
                 lane.leave(call)
-
-    def _check_block(self, call: Call) -> None:
-        blocked = self._limits.blocked(call.route)
-        if blocked > (PATIENCE if call.alternatives else MAX_RETRY_AFTER):
-            what = f"provider {call.route.provider.name!r} wants no calls for {blocked:.0f} s (rate limit)"
-            raise ProviderFailure(what, retryable=False, retry_after=blocked)
 
     def _lanes(self, call: Call) -> tuple[Lane, Lane]:
         """The model's, which keeps the pace, then the provider's; their bounds are those of the catalog now."""
@@ -98,7 +93,14 @@ class AtMost:
         return lane
 
     def _pause(self, call: Call, cost: float) -> float:
-        return 0.0 if self._circuits.refuses(call.route) else self._limits.pause(call.route, cost)
+        """Seconds that the call should wait; raises `ProviderFailure` where they are more than it may."""
+        if self._circuits.refuses(call.route):
+            return 0.0
+        pause = self._limits.pause(call.route, cost)
+        if pause > (PATIENCE if call.alternatives else MAX_RETRY_AFTER):
+            what = f"provider {call.route.provider.name!r} wants no calls for {pause:.0f} s (rate limit)"
+            raise ProviderFailure(what, retryable=False, retry_after=pause)
+        return pause
 
     def _begin(self, call: Call, cost: float) -> None:
         self._limits.begin(call.route, cost)
@@ -107,6 +109,10 @@ class AtMost:
         model = self._models.get(name)
         for lane in (*self._providers.values(), *([model] if model else [])):
             lane.release(name)
+
+    def _recheck(self, name: str) -> None:
+        if (model := self._models.get(name)) is not None:
+            model.recheck()
 
 
 def _no_pause(call: Call, cost: float) -> float:

@@ -97,7 +97,7 @@ class Circuits:
         try:
             allowed = self.shared is None or await self.shared.probe(name, limits.connect + limits.first_token + 1)
         except BaseException:
-            circuit.probing = False
+            self.left(route)  # the lease may have been ours already
             raise
         if not allowed:
             circuit.probing, circuit.ask_again = False, self._monotonic() + ASK_AGAIN
@@ -165,10 +165,11 @@ class Breaking:
                     yield piece
             circuits.answered(route, trying)
         except ProviderFailure as failure:
-            if not is_ill(failure):
+            answered = http_status(failure) is not None
+            if is_ill(failure) or (trying and not answered and not failure.refused):
+                circuits.failed(route, trying)  # a probe that nobody answered has shown no health
+            elif answered:
                 circuits.answered(route, trying)
-            else:
-                circuits.failed(route, trying)
             raise
         finally:
             if trying:

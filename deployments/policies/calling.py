@@ -132,4 +132,6 @@ class Calling:
     def _next(self, limits: Timeouts, record: Record) -> tuple[float, str]:
         if record.finish_reason is not None:
             return min(AFTER_FINISH, limits.idle), ""
-        return limits.idle, f"fell silent for {limits.idle:g} s"
+        # who thinks before the first token may be silent for as long as before the first sign of life
+        silence = limits.idle if record.spoke else max(limits.idle, limits.first_token)
+        return silence, f"fell silent for {silence:g} s"

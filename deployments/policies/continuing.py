@@ -30,13 +30,20 @@ class Said:
             self.text.append(piece.text)
         self.tools = self.tools or bool(piece.tool_calls)
         self.finished = self.finished or piece.finish_reason is not None
-        self.ref = piece.ref or self.ref
+        if piece.ref is not None and piece.ref != self.ref:
+            self.ref, self.cursor = piece.ref, None
         self.cursor = self.cursor if piece.cursor is None else piece.cursor
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it is known from where the stream would go on."""
+        return self.ref is not None and (self.cursor is not None or not (self.text or self.tools))
 
 
 class Continuing:
     """Re-attaches to the provider's stream where the model has `reattach` and the wire can; where the model has
-    `continues`, asks again with the text so far as `prefix`. Within the time that one call may take in all.
+    `continues`, asks again with the text so far as `prefix`, if it is no JSON, of which each answer is a whole one.
+    Within the time that one call may take in all.
 
     An answer that runs in the provider's background is stopped there when its stream is closed early.
     """
@@ -58,9 +65,11 @@ class Continuing:
                             said.take(piece)
                             yield piece
                     return
-                except ProviderFailure:
+                except ProviderFailure as failure:
                     if said.finished:
                         return
+                    if failure.ended:
+                        said.ref = None
                     following = self._following(first, call, said)
                     if following is None or times >= MOST or self._monotonic() >= end:
                         raise
@@ -76,10 +85,12 @@ class Continuing:
     def _following(self, first: Call, failed: Call, said: Said) -> Call | None:
         """The call that goes on after `failed`; None where there is none."""
         route, request = first.route, first.request
-        if said.ref is not None and self._can_reattach(first) and (failed.resume is None or _progressed(failed, said)):
+        may = said.resumable and self._can_reattach(first)
+        if said.ref is not None and may and (failed.resume is None or _progressed(failed, said)):
             resume = (said.ref, said.cursor, tuple(said.text))
             return replace(first, why="reattached", resume=resume, began=asyncio.Event())
-        if route.model.continues and said.text and not said.tools:
+        form = (request.parameters.get("response_format") or {}).get("type", "text")
+        if route.model.continues and said.text and not said.tools and form == "text":
             request = replace(request, prefix=request.prefix + "".join(said.text))
             return replace(first, why="continued", request=request, began=asyncio.Event())
         return None
@@ -103,6 +114,7 @@ def _progressed(failed: Call, said: Said) -> bool:
 
 async def _abandon(wire: Reattaches, call: Call, ref: str) -> None:
     try:
-        await wire.abandon(call.route, ref)
+        async with asyncio.timeout(call.route.provider.timeouts.first_token):
+            await wire.abandon(call.route, ref)
     except Exception as failure:
         log.warning("an answer goes on unheard: %r", failure)

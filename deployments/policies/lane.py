@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from deployments.policies import Call, QueueFull
 from deployments.policies.fair_queue import Entry, FairQueue
-from deployments.policies.shares import Shares
+from deployments.policies.shares import SWEEP, Shares
 from deployments.providers import ProviderFailure
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -22,7 +22,8 @@ class Waiting:
 
 
 class Lane:
-    """So many places, and a fair queue for them. `pause` says how long the next call should wait nevertheless."""
+    """So many places, and a fair queue for them. `pause` says how long the next call should wait nevertheless, and
+    raises `ProviderFailure` where that is too long for it."""
 
     def __init__(
         self,
@@ -36,11 +37,12 @@ class Lane:
         self.bound: int | None = None
         self.queue: FairQueue[Waiting] = FairQueue()
         self._busy, self._shares = 0, Shares(monotonic)
-        self._pause, self._begin, self._sleep = pause, begin, sleep
-        self._waking: asyncio.Task[None] | None = None
+        self._pause, self._begin, self._sleep, self._monotonic = pause, begin, sleep, monotonic
+        self._waking: tuple[float, asyncio.Task[None]] | None = None  # when, and who does it
 
     async def enter(self, call: Call, cost: float, room: int) -> bool:
-        """Wait for a place; True if there is one to give back. Raises `QueueFull` where `room` wait already."""
+        """Wait for a place; True if there is one to give back. Raises `QueueFull` where `room` wait already, and what
+        `pause` raises."""
         tenant, weight = call.request.tenant, _weight(call)
         self._shares.asks(tenant, weight)
         if not self.queue and self._may(call) and self._pause(call, cost) <= 0:
@@ -75,6 +77,11 @@ class Lane:
             if entry.item.call.name == name:
                 self._dismiss(entry, None)
 
+    def recheck(self) -> None:
+        """Pauses have become longer: refuse all that would wait too long."""
+        for entry in self.queue.entries():
+            self._pause_of(entry)
+
     @property
     def idle(self) -> bool:
         return not self._busy and not self.queue
@@ -90,13 +97,25 @@ class Lane:
     def _serve(self) -> None:
         while self.queue and (entry := self.queue.head(lambda entry: self._may(entry.item.call))) is not None:
             call, outcome = entry.item.call, entry.item.outcome
-            if (pause := self._pause(call, entry.cost)) > 0:
+            if (pause := self._pause_of(entry)) is None:
+                continue
+            if pause > 0:
                 self._wake_after(pause)
                 return
             self.queue.take(entry)
             if not outcome.done():
                 self._occupy(call, entry.cost)
                 outcome.set_result(True)
+        if self.queue and self.bound is not None and self._busy < self.bound:
+            self._wake_after(SWEEP)  # places are kept for others, who may never come
+
+    def _pause_of(self, entry: Entry[Waiting]) -> float | None:
+        """None where it was too long, and the call has been refused."""
+        try:
+            return self._pause(entry.item.call, entry.cost)
+        except ProviderFailure as failure:
+            self._dismiss(entry, failure)
+            return None
 
     def _dismiss(self, entry: Entry[Waiting], failure: ProviderFailure | None) -> None:
         self.queue.remove(entry)
@@ -107,12 +126,17 @@ class Lane:
                 entry.item.outcome.set_exception(failure)
 
     def _wake_after(self, pause: float) -> None:
-        if self._waking is None:
-            self._waking = asyncio.create_task(self._wake(pause))
+        at = self._monotonic() + pause
+        if self._waking is not None:
+            if self._waking[0] <= at:
+                return
+            self._waking[1].cancel()
+        self._waking = at, asyncio.create_task(self._wake(pause))
 
     async def _wake(self, pause: float) -> None:
         await self._sleep(pause)
         self._waking = None
+        self._shares.sweep()
         self._serve()
 
 

@@ -52,12 +52,14 @@ class Limits:
 
 
 class RateLimits:
-    """The limits of all models, by `provider/model`. `paused` is called with a model's provider for each new block."""
+    """The limits of all models, by `provider/model`. `paused` is called with a model's route for each new block, and
+    before it `on_block` with its name."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
         self._monotonic, self._wall = monotonic, wall
         self._limits: OrderedDict[str, Limits] = OrderedDict()
         self.paused: Callable[[Route], None] = lambda route: None
+        self.on_block: Callable[[str], None] = lambda name: None
 
     def learn(self, route: Route, status: int, headers: Mapping[str, str]) -> None:
         """What the head of an answer says."""
@@ -73,6 +75,7 @@ class RateLimits:
         limits.budgets |= budgets
         if after is not None:
             limits.blocked = max(limits.blocked, now + min(after, LONGEST))
+            self.on_block(name)
             self.paused(route)
 
     def blocked(self, route: Route) -> float:

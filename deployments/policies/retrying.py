@@ -29,17 +29,19 @@ class Retrying:
     async def stream(self, call: Call) -> AsyncGenerator[Piece, None]:
         retry, reattach = 0, call.route.model.reattach
         while True:
-            spoke, known = False, len(call.trace)
+            spoke, named, known = False, False, len(call.trace)
             try:
                 async with contextlib.aclosing(self._inner.stream(call)) as pieces:
                     async for piece in pieces:
-                        spoke = spoke or speaks(piece) or (reattach and piece.ref is not None)
+                        spoke, named = spoke or speaks(piece), named or (reattach and piece.ref is not None)
                         yield piece
                 return
             except ProviderFailure as failure:
                 if len(call.trace) == known:
                     call.trace.append(_refused(call, failure))
-                if spoke or not self._may_pass(call, failure) or retry >= call.route.provider.retries:
+                # an answer that goes on over there is taken up again instead; one that was given up, begun anew
+                lasting = call.resume is not None if failure.ended else named
+                if spoke or lasting or not self._may_pass(call, failure) or retry >= call.route.provider.retries:
                     raise
                 delay = max(random.uniform(0, min(BACKOFF * 2**retry, MAX_BACKOFF)), failure.retry_after or 0)
             await self._sleep(delay)

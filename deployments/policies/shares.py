@@ -45,7 +45,7 @@ class Shares:
         """A call of this tenant wants a place."""
         now = self._monotonic()
         if now - self._swept > SWEEP:
-            self._sweep(now)
+            self.sweep()
         holding = self._of(tenant, weight)
         self._weights += weight - holding.weight
         holding.weight, holding.asked = weight, now
@@ -92,8 +92,9 @@ class Shares:
             self._weights += weight
         return holding
 
-    def _sweep(self, now: float) -> None:
-        self._swept = now
+    def sweep(self) -> None:
+        """Forget who is gone, and what was used too long ago."""
+        now = self._swept = self._monotonic()
         if now - self._turned >= WINDOW / 2:
             self._turned, self._before, self._most = now, self._most, self._within
         self._holdings = {

@@ -36,7 +36,8 @@ class ProviderFailure(GenerationError):
     `retryable`: the same call may succeed if nothing of an answer has arrived. `retry_after`: seconds, as the provider
     asked. `timed_out`: a time limit ended it. `status`: HTTP's, also of an error that came in mid-stream, where the
     provider named one. `refused`: the request itself is at fault (400, 413, 414, 422): no repetition helps, and it
-    says nothing of the provider's health.
+    says nothing of the provider's health. `ended`: the provider gave the answer up: none is left to
+    re-attach to.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class ProviderFailure(GenerationError):
         timed_out: bool = False,
         status: int | None = None,
         refused: bool = False,
+        ended: bool = False,
     ) -> None:
-        super().__init__(message, retryable, retry_after, timed_out, status, refused)
+        super().__init__(message, retryable, retry_after, timed_out, status, refused, ended)
         self.retryable, self.retry_after, self.timed_out = retryable, retry_after, timed_out
         self.status, self.refused = status, refused  # type: ignore[assignment]  # the provider's status, not ours
+        self.ended = ended
 
 
 class Wire(Protocol):

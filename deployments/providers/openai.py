@@ -110,6 +110,7 @@ class ChatReader(Gathered):
     def __init__(self, provider: Provider, key: str | None) -> None:
         super().__init__()
         self._provider, self._key = provider, key
+        self._places: dict[int, int] = {}  # index over there -> index here: servers begin at any number
 
     def take(self, data: bytes) -> bool:
         if data == DONE:
@@ -138,7 +139,10 @@ class ChatReader(Gathered):
         elif refusal := delta.get("refusal"):
             self.text += refusal
         if calls := delta.get("tool_calls"):
-            self.calls += [call_delta(call, place) for place, call in enumerate(calls)]
+            for place, call in enumerate(calls):
+                delta = call_delta(call, place)
+                delta["index"] = self._places.setdefault(delta["index"], len(self._places))
+                self.calls.append(delta)
         elif delta.get("reasoning_content") or delta.get("reasoning"):
             self.alive = True
 
@@ -146,7 +150,8 @@ class ChatReader(Gathered):
 def call_delta(call: dict[str, Any], place: int) -> dict[str, Any]:
     """One delta of a tool call with the known fields alone; some servers number none."""
     function = call.get("function") or {}
-    delta: dict[str, Any] = {"index": int(call.get("index", place))}
+    index = call.get("index")
+    delta: dict[str, Any] = {"index": place if index is None else int(index)}
     if call.get("id"):
         delta |= {"id": str(call["id"]), "type": "function"}
     told_of = {name: str(function[name]) for name in ("name", "arguments") if function.get(name) is not None}
@@ -165,7 +170,9 @@ def whole(body: bytes, provider: Provider, key: str | None) -> Piece:
             raise in_stream(answer["error"], provider, key)
         choice = answer["choices"][0]
         message, counts = choice["message"], answer.get("usage")
-        calls = tuple(call_delta(call, place) for place, call in enumerate(message.get("tool_calls") or ()))
+        calls = tuple(
+            {**call_delta(call, place), "index": place} for place, call in enumerate(message.get("tool_calls") or ())
+        )
         text = message.get("content") or message.get("refusal") or ""
         return Piece(text, known(choice["finish_reason"]), usage_of(counts) if counts else None, calls)
     except (ValueError, TypeError, AttributeError, LookupError):

@@ -111,7 +111,9 @@ class ResponsesReader(Gathered):
         elif kind in ("response.completed", "response.incomplete"):
             self._end(event["response"])
         elif kind in ("response.failed", "response.cancelled", "error"):
-            raise failure(event.get("response") or event, self._provider, self._key)
+            fault = failure(event.get("response") or event, self._provider, self._key)
+            fault.ended = kind != "error"
+            raise fault
         if event.get("sequence_number", self._known + 1) <= self._known:
             self.give()
         return self.finish is not None

@@ -10,7 +10,7 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
-from deployments.handles import plain
+from deployments.handles import apart, plain
 from deployments.providers import Piece, ProviderFailure, shown
 from deployments.providers.openai import ChatReader, body_of
 from domain.generation import GenerationRequest
@@ -57,7 +57,8 @@ class VllmWire:
             )
         asked = Asked(body_for(route, request, options), adapter_of(request.tenant, options))
         session = request.session or request.turn_id
-        arriving = handle.options(session_id=f"{request.tenant}:{session}").answer.remote(asked)
+        replica = handle.options(session_id=f"{request.tenant}:{session}")
+        arriving = apart(lambda: replica.answer.remote(asked))  # beside another call of the generation, for one
         reader = ChatReader(route.provider, None)
         try:
             async for events in arriving:

@@ -7,10 +7,11 @@ could not be entered at last is logged whole, so that it can be entered by hand.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from domain.errors import BrainError, Overloaded, Unavailable
 from domain.generation import GenerationRequest, Outcome
-from domain.ledger import Charge, charges_of, most_tokens, reservation
+from domain.ledger import Charge, bounded, charges_of, most_tokens, reservation
 from domain.message import Usage
 from domain.model import Catalog, Route
 from domain.ports import Ledger, TenantModels
@@ -30,15 +31,24 @@ class Accounts:
         self._places = asyncio.Semaphore(AT_ONCE)
         self._open: set[asyncio.Task[None]] = set()
 
-    async def hold(self, models: TenantModels, asked: GenerationRequest, routes: Sequence[Route]) -> None:
-        """Hold what the completion may cost at the most, if its tenant has a budget. Raises `BudgetExceeded`."""
+    async def hold(self, models: TenantModels, asked: GenerationRequest, routes: Sequence[Route]) -> GenerationRequest:
+        """Hold what the completion may cost at the most, if its tenant has a budget. Raises `BudgetExceeded`.
+
+        Gives the request to make: under a hard limit the answer is not longer than what is held for.
+        """
+        hard = True
         try:
-            if (await models.settings(asked.tenant)).budget is None:
-                return
+            budget = (await models.settings(asked.tenant)).budget
+            if budget is None:
+                return asked
+            hard = budget.hard_usd is not None
         except Unavailable:
             pass  # the ledger reads the settings itself
         prompt = most_tokens(asked.messages, asked.parameters.get("tools"))
+        if hard:
+            asked = replace(asked, parameters=bounded(routes, asked.parameters))
         await self._ledger.reserve(asked.tenant, asked.turn_id, reservation(routes, prompt, asked.parameters), HELD)
+        return asked
 
     def settle_after(
         self,

@@ -19,6 +19,8 @@ async def route_of(parts: Parts, tenant: str, model: str) -> Route | None:
     """`allowed_route`, by the tenant."""
     if model == AUTO:
         return None
+    if "\0" in model:  # no database can hold it
+        raise unknown_model(model)
     route = parts.catalog.find(model)
     if route is None and parts.registry is not None and await parts.registry.knows(model):
         route = parts.catalog.find(model)

@@ -48,7 +48,7 @@ async def complete(request: Request, caller: Caller, body: ChatCompletion) -> Re
         weight=chosen.weight,
         traceparent=visit_of(request.scope).traceparent,
     )
-    await parts.accounts.hold(parts.models, asked, (chosen.selection.route, *chosen.selection.fallback))
+    asked = await parts.accounts.hold(parts.models, asked, (chosen.selection.route, *chosen.selection.fallback))
     with_usage = bool(body.stream_options and body.stream_options.include_usage)
     completion = Completion(asked.turn_id, asked.model, with_usage=with_usage)
 

@@ -64,7 +64,7 @@ async def test_model(request: Request, who: Administrator, model_id: str) -> Res
         kept=False,
         weight=(await parts.models.settings(who.tenant)).weight,
     )
-    await parts.accounts.hold(parts.models, asked, [route])
+    asked = await parts.accounts.hold(parts.models, asked, [route])
     began = perf_counter()
     generation = apart(parts.llm.generate(asked))
     parts.accounts.settle_after(generation, parts.catalog, asked, who.key_id, estimate_tokens(body.prompt))

@@ -71,8 +71,9 @@ async def view_of(watch: CatalogWatch) -> View:
         if refused is not None:
             shell = Provider.model_construct(name=entry.name, models=[])
             found[entry.name] = Registered(shell, "database", entry.version, problem=refused)
-        elif entry.name in configured:
-            found[entry.name] = Registered(configured[entry.name], "configuration", entry.version, removed=True)
+        else:  # the configuration may have dropped it since: its name is free then, at this version
+            hidden = configured.get(entry.name) or Provider.model_construct(name=entry.name, models=[])
+            found[entry.name] = Registered(hidden, "configuration", entry.version, removed=True)
     return View(merged.catalog, found)
 
 

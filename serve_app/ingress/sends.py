@@ -10,7 +10,6 @@ from domain.commands import Accepted, Ended, Send
 from domain.events import DELTA, Event, Position
 from domain.ids import new_id
 from serve_app.ingress import sse
-from serve_app.ingress.allowed import route_of
 from serve_app.ingress.answer_models import TurnAnswer
 from serve_app.ingress.auth import authenticated
 from serve_app.ingress.bodies import MessageRegenerate, MessageSend, body_hash, check_models, checked, idempotency_key
@@ -109,8 +108,6 @@ async def regenerate(request: Request, message_id: str) -> Response:
 
 async def _answer(request: Request, send: Send, streamed: bool) -> Response:
     parts, visit = parts_of(request), visit_of(request.scope)
-    for model in (send.model, *send.models):
-        await route_of(parts, send.key.tenant, model)
     visit.turn = send.turn_id
     result = await hand_over(parts, send)
     visit.turn = result.turn.id

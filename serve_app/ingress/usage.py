@@ -111,7 +111,10 @@ def _span(start: str | None, end: str | None, now: datetime) -> tuple[datetime, 
     since = (
         _moment("from", start, last=False) if start else now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     )
-    until = _moment("to", end, last=True) if end else max(now, since) + timedelta(minutes=1)
+    try:
+        until = _moment("to", end, last=True) if end else max(now, since) + timedelta(minutes=1)
+    except OverflowError:
+        raise Problem(422, "from: lies too late", "from") from None
     if since >= until:
         raise Problem(422, "from: must lie before `to`", "from")
     return since, until

@@ -6,9 +6,10 @@ import json
 import psycopg
 import pytest
 
+from actors.turn import LiveTurn
 from domain.errors import BudgetExceeded
 from domain.ids import new_id
-from tests.actors.test_conversations import FAST
+from tests.actors.test_conversations import FAST, _said, eventually
 from tests.actors.test_lost_generations import ledger
 from tests.storage.conftest import make_conversation, make_send
 
@@ -104,3 +105,48 @@ async def test_a_cancelled_or_failed_turn_gives_back_what_was_held(world, key):
     await host.cancel(key, accepted.turn.id)
     await host.send(make_send(key, "fails", model="mock,fault=status,status=400", wait=True))
     assert money(world, key)[1] == 0
+
+
+async def test_no_answer_is_longer_than_what_was_held_for(world, key, monkeypatch):
+    asked, generate = [], world.llm.generate
+
+    async def listening(request):
+        asked.append(request)
+        return await generate(request)
+
+    monkeypatch.setattr(world.llm, "generate", listening)
+    host = await world.host()
+    await host.send(make_send(key, "free of limits", model="strong", wait=True))
+    limit(world, key, 1.0)
+    for wanted in ({}, {"max_tokens": 7}):
+        await host.send(make_send(key, "limited", model="strong", parameters=wanted, wait=True))
+    assert [request.parameters for request in asked] == [{}, {"max_tokens": 1024}, {"max_tokens": 7}]
+
+
+async def test_where_only_the_budget_forbids_every_model_nobody_answers_instead(world, key):
+    limit(world, key, 0.00001, default="auto", allowed=["cheap", "strong", "scripted"], fallback=[])
+    with pytest.raises(BudgetExceeded):
+        await (await world.host()).send(make_send(key, "too dear", wait=True))
+
+
+async def test_what_ran_when_its_conversation_was_deleted_is_charged_for(world, key):
+    limit(world, key, 1.0)
+    host = await world.host()
+    running = await host.send(make_send(key, "deleted", model="priced-slow"))
+    queued = await host.send(make_send(key, "behind", model="priced-slow"))
+    await eventually(lambda: _said(world, key, running.turn.id, 3))
+    await host.delete(key)
+    (row,) = await ledger(world, key, running.turn.id)
+    assert row["completion_tokens"] > 0 and await ledger(world, key, queued.turn.id) == []
+    spent, reserved = money(world, key)
+    assert spent > 0 and reserved == 0
+
+
+async def test_the_next_owner_knows_what_is_held(world, key):
+    limit(world, key, 1.0)
+    first = await world.host()
+    accepted = await first.send(make_send(key, "moves", model="priced-slow"))
+    held = money(world, key)[1]
+    found = await world.store.activate(key, first.id)
+    assert [LiveTurn.of(asked).held for asked in found.unfinished] == [held] and held > 0
+    assert accepted.turn.id == found.unfinished[0].turn.id

@@ -2,9 +2,12 @@
 
 import pytest
 
-from domain.errors import ModelNotFound
+from domain.errors import ModelNotFound, Unavailable
 from domain.replaying import Decision, Setting, replay
+from tests.actors.conftest import Rules
+from tests.actors.test_conversations import _said, eventually
 from tests.storage.conftest import make_conversation, make_send
+from tests.storage.test_ownership import messages
 
 
 @pytest.fixture
@@ -112,9 +115,40 @@ async def test_a_tenants_own_fallback_chain_serves_auto(world, key):
     assert trace["situation"]["fallback"] == ["cheap"] and len(trace["attempts"]) == 2
 
 
-async def test_while_the_rules_cannot_be_read_turns_go_on_without_them(world, key):
+async def test_while_the_rules_cannot_be_read_nothing_is_accepted(world, key):
+    host, send = await world.host(), make_send(key, "hello", wait=True)
     world.rules.current = None
-    assert (await ask(await world.host(), key)).turn.status == "completed"
+    with pytest.raises(Unavailable):
+        await host.send(send)
+    assert await messages(world.pool, key) == []
+    world.rules.are()
+    ended = await host.send(send)
+    assert ended.turn.status == "completed" and not ended.replayed
+
+
+async def test_a_turn_waits_for_rules_that_its_next_owner_cannot_read(world, key):
+    class Away(Rules):
+        refused = 0
+
+        async def settings(self, tenant):
+            self.refused += self.current is None
+            return await super().settings(tenant)
+
+    first = await world.host()
+    accepted = await first.send(make_send(key, "both die", model="goes-on"))
+    await eventually(lambda: _said(world, key, accepted.turn.id, 3))
+    await world.kill(first)
+    await world.llm.die()
+    world.rules = Away(None)
+    await world.host()
+    await eventually(lambda: _refused(world.rules, 2))
+    world.rules.are()
+    ended = await eventually(lambda: world.store.ended(key.tenant, accepted.turn.id), 20)
+    assert (ended.turn.status, ended.turn.attempt) == ("completed", 1)
+
+
+async def _refused(rules, times):
+    return rules.refused >= times
 
 
 async def test_a_long_history_is_cut_to_the_largest_model_that_may_answer(world, key):

@@ -215,15 +215,14 @@ async def test_memory_is_bounded_by_putting_the_least_recently_used_away(world, 
     assert keys[-1] in host._actors and keys[0] not in host._actors
 
 
-async def test_a_full_mailbox_refuses_and_a_deleted_conversation_settles_everyone(world, key):
+async def test_a_full_mailbox_refuses_and_a_deleted_conversation_ends_everyones_turns(world, key):
     host = await world.host(unfinished=2)
     waiting = [asyncio.create_task(host.send(make_send(key, f"m{i}", model=SLOW, wait=True))) for i in range(2)]
     await eventually(lambda: _count(world, key, 2))
     with pytest.raises(Overloaded):
         await host.send(make_send(key, "one too many", model=FAST))
     await host.delete(key)
-    for error in await asyncio.gather(*waiting, return_exceptions=True):
-        assert isinstance(error, NotFound)
+    assert [ended.turn.status for ended in await asyncio.gather(*waiting)] == ["cancelled"] * 2
     with pytest.raises(NotFound):
         await host.send(make_send(key, model=FAST))
 

@@ -77,6 +77,18 @@ async def test_a_lost_text_is_gone_on_from_by_the_next_owner(world, key):
     assert ended.message.content.startswith(lost) and world.mock.by_user["both die"] == 2
 
 
+async def test_a_lost_text_is_kept_where_its_model_may_not_go_on_any_more(world, key):
+    host = await world.host()
+    accepted = await host.send(make_send(key, "forbidden", model="goes-on"))
+    await eventually(lambda: _said(world, key, accepted.turn.id, 3))
+    world.rules.are(allowed=["cheap"])
+    await world.llm.die()
+    ended = await eventually(lambda: world.store.ended(key.tenant, accepted.turn.id), 20)
+    assert (ended.turn.status, ended.turn.error["code"]) == ("failed", "model_not_found")
+    assert ended.message.content and "".join(reply_tokens("forbidden", 40)).startswith(ended.message.content)
+    assert text_of(await world.events(key.tenant, accepted.turn.id)) == ended.message.content
+
+
 async def test_a_turn_that_went_on_can_be_cancelled(world, key):
     host = await world.host()
     accepted = await host.send(make_send(key, "stop", model="goes-on"))

@@ -138,8 +138,9 @@ def test_a_tenant_with_two_hosted_models_and_a_local_one(brain: Brain) -> None:
 
     def chosen(dial: float) -> dict | None:
         parameters = {"max_tokens": 8}
-        answer = brain.send(brain.conversation(), "how many of 17 boxes of 24 fit?", parameters=parameters).json()
-        trace = dict(brain.http.get(f"/api/v1/turns/{answer['turn']['id']}/trace").json())
+        answer = brain.send(brain.conversation(), "how many of 17 boxes of 24 fit?", parameters=parameters)
+        assert answer.status_code == 200, answer.text
+        trace = dict(brain.http.get(f"/api/v1/turns/{answer.json()['turn']['id']}/trace").json())
         return trace if trace["situation"]["cost_quality"] == dial else None
 
     try:

@@ -107,6 +107,20 @@ async def test_a_prober_that_dies_does_not_keep_the_others_out(replicas, redis):
     assert entered == [True]
 
 
+async def test_a_lease_is_given_back_by_its_holder_alone_and_its_holder_may_try_again(redis):
+    first, second = RedisBreakers(redis), RedisBreakers(redis)
+    assert await first.probe("acme/m", 60)
+    assert not await second.probe("acme/m", 60)
+    second.probed("acme/m")
+    await second.refresh()
+    assert not await second.probe("acme/m", 60)
+    assert await first.probe("acme/m", 60)
+    assert 50_000 < await redis.pttl(f"{KEY}:probe:acme/m") <= 60_000
+    first.probed("acme/m")
+    await first.refresh()
+    assert await second.probe("acme/m", 60)
+
+
 async def test_a_replica_that_starts_later_knows_what_the_others_learnt(replicas, redis):
     first, _, host = replicas
     await fail(first)

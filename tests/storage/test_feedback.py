@@ -1,5 +1,6 @@
 """Feedback on answers, and the complexity scorers that tenants train from it, on a real Postgres."""
 
+import asyncio
 import uuid
 
 import asyncpg
@@ -94,3 +95,19 @@ async def test_a_deleted_conversation_takes_its_feedback_along(store, key, reade
         assert owner.execute("SELECT count(*) FROM brain.feedback WHERE message_id = %s", (answer.id,)).fetchone() == (
             0,
         )
+
+
+async def test_feedback_on_an_answer_that_is_deleted_meanwhile_finds_none(store, key, reader, database_url):
+    _, answer = await answered(store, key)
+    with psycopg.connect(database_url) as deleting, psycopg.connect(database_url, autocommit=True) as looking:
+        deleting.execute("DELETE FROM brain.messages WHERE id = %s", (answer.id,))
+        giving = asyncio.create_task(reader.put_feedback(key.tenant, answer.id, 0.5, None))
+        async with asyncio.timeout(10):
+            while not looking.execute(
+                "SELECT 1 FROM pg_stat_activity"
+                " WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO brain.feedback%'"
+            ).fetchone():
+                await asyncio.sleep(0.01)
+        deleting.commit()
+        with pytest.raises(NotFound):
+            await giving

@@ -425,3 +425,14 @@ async def test_the_ledger_goes_back_and_forth_with_its_rows(postgres_folder, bud
     await store.finish(key, owner, turn, 1, reply_of(charge()))
     assert fetch(url, "SELECT sum(cost_usd) FROM brain.usage") == [(Decimal("0.04"),)]
     await pool.close()
+
+
+async def test_a_shadow_whose_turn_was_deleted_is_charged_for(store, database_url, budgeted):
+    tenant = budgeted(hard_usd=1)
+    key = make_conversation(database_url, tenant)
+    owner, turn = await open_turn(store, key, reserve=CENT)
+    await store.finish(key, owner, turn, 1, reply_of(charge()))
+    await store.delete(key, owner)
+    with pytest.raises(NotFound):
+        await store.shadow(key, turn.turn.id, {}, [charge(2, "0.03", why="shadow", reply=False)])
+    assert state(database_url, tenant) == (Decimal("0.04"), 0)

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,15 +10,17 @@ from typing import Any
 import httpx
 import uvicorn
 
+from actors.accepting import check_models
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
-from domain.errors import BrainError, JournalUnavailable, Unavailable
+from domain.errors import BrainError, JournalUnavailable, ModelNotFound, Unavailable
 from domain.events import ACCEPTED, COMPLETED, FAILED, MODEL, RESET, TERMINAL, Event, Layout, Position
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
 from domain.message import Usage
 from domain.model import Catalog
+from domain.model_settings import ModelSettings
 from domain.ports import AcceptedTurn, Ownership, Reply
 from serve_app.ingress import IngressSettings, Parts, create_app
 from serve_app.ingress import metrics as ingress_metrics
@@ -114,6 +116,7 @@ class ScriptedHosts:
         self.sent: list[Send] = []
         self.cancelled: list[str] = []
         self.refusal: BrainError | None = None
+        self.catalog: Callable[[], Catalog] = lambda: CATALOG
         self.owners: dict[str, Ownership] = {}
         self.running: dict[str, asyncio.Task[Ended]] = {}
 
@@ -121,6 +124,11 @@ class ScriptedHosts:
         self.sent.append(send)
         if self.refusal is not None:
             raise self.refusal
+        try:
+            check_models(self.catalog(), ModelSettings(), send)
+        except ModelNotFound:
+            if await self.store.replayed(send.key, send) is None:
+                raise
         owner = await self._owner(send.key)
         accepted = await self.store.accept(send.key, owner, send)
         if not accepted.replayed:
@@ -301,6 +309,7 @@ async def world(database_url: str, tenant: str, settings: IngressSettings) -> As
         checks={"postgres": reader.ping},
         settings=settings,
     )
+    hosts.catalog = lambda: parts.catalog
     async with serving(create_app(parts)) as url:
         headers = {"authorization": f"Bearer {KEY}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20) as http:

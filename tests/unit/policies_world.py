@@ -41,8 +41,7 @@ class Clock:
     async def pass_to_next(self) -> bool:
         """Wake whoever wakes next; False where nobody sleeps."""
         await self.settle()
-        while self._sleepers and self._sleepers[0][2].done():
-            heapq.heappop(self._sleepers)
+        self._forget_cancelled()
         if not self._sleepers:
             return False
         at, _, future = heapq.heappop(self._sleepers)
@@ -54,9 +53,15 @@ class Clock:
     async def advance(self, seconds: float) -> None:
         end = self.now + seconds
         await self.settle()
+        self._forget_cancelled()
         while self._sleepers and self._sleepers[0][0] <= end:
             await self.pass_to_next()
+            self._forget_cancelled()
         self.now = end
+
+    def _forget_cancelled(self) -> None:
+        while self._sleepers and self._sleepers[0][2].done():
+            heapq.heappop(self._sleepers)
 
     async def until_done(self, *tasks: asyncio.Task) -> None:
         await self.settle()

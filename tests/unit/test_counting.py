@@ -13,7 +13,7 @@ from deployments.counting import Counting
 from deployments.policies import Record
 from domain.generation import GenerationRequest
 from domain.message import Usage
-from tests.unit.policies_world import route_of
+from tests.unit.policies_world import Wire, World, route_of
 
 WORDS = [
     *("where", "is", "my", "order", "number", "parcel", "delivery", "tomorrow", "please"),
@@ -42,6 +42,15 @@ def mocked(random, route):
     request = request_of(random, random.randint(1, 8))
     tokens = reply_tokens(str(random.random()), random.randint(1, 300))
     return record_of(request, route, tokens, Usage(**usage_of(request.messages, len(tokens)))), tokens
+
+
+def test_an_image_costs_its_place_in_the_queue_no_more_than_its_tokens():
+    world = World(Wire([]))
+    words, image = "w" * 400, {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 4_000_000}}
+    plain, parts = world.call(content=words), world.call(content=[{"type": "text", "text": words}])
+    assert world.counting.cost(parts) == world.counting.cost(plain)
+    both = world.call(content=[{"type": "text", "text": words}, image, image])
+    assert world.counting.cost(both) == world.counting.cost(plain) + 2000
 
 
 def test_after_few_calls_the_estimates_are_within_half_a_percent_of_what_the_provider_counts():

@@ -5,10 +5,12 @@ import json
 import time
 
 import pytest
+from ray.serve.context import _get_serve_request_context, _RequestContext, _serve_request_context
 
 from benchmarks.mock_provider import MockProvider, serve
 from benchmarks.mock_spec import reply_tokens
 from deployments.hosted_llm import HostedLLM
+from deployments.providers import Piece
 from domain.errors import JournalUnavailable, Overloaded, Unavailable
 from domain.generation import GenerationRequest
 from domain.message import Usage
@@ -309,3 +311,23 @@ async def test_connections_are_kept_and_used_again(llm, mock):
         await llm.generate(ask(turn=f"turn_{i}"))
     session = llm._wires["openai"]._pool._session
     assert sum(len(connections) for connections in session.connector._conns.values()) == 1
+
+
+async def test_a_generation_does_not_run_in_the_context_of_the_call_that_started_it(catalog):
+    """Serve finds what a cancelled call started by its context, and would cancel the calls of local models."""
+    seen = []
+
+    class Watching:
+        async def stream(self, route, request):
+            seen.append(_get_serve_request_context().request_id)
+            yield Piece("hi", "stop")
+
+        async def close(self):
+            pass
+
+    _serve_request_context.set(_RequestContext(request_id="req", _internal_request_id="one"))
+    llm = HostedLLM(NoJournal(), parse_catalog(catalog), wires={"openai": Watching()})
+    request = GenerationRequest("t", "turn", 1, "mock", [{"role": "user", "content": "hi"}])
+    assert (await llm.generate(request)).text == "hi"
+    assert seen == [""]
+    await llm.close()

@@ -264,6 +264,16 @@ async def test_a_provider_is_registered_replaced_and_removed(brain: Models) -> N
     assert (await brain.get("admin/models/providers/new")).status_code == 404
 
 
+async def test_the_name_of_a_hidden_provider_is_free_once_the_configuration_drops_it(brain: Models) -> None:
+    await brain.delete("admin/models/providers/acme")
+    await brain.watch.configure(parse_catalog({"providers": []}))
+    (hidden,) = [one for one in (await brain.get("admin/models")).json()["data"] if one["name"] == "acme"]
+    assert hidden["removed"] and hidden["models"] == []
+    assert (await brain.delete("admin/models/providers/acme")).status_code == 404
+    await brain.put_ok("admin/models/providers/acme", {"base_url": URL, "models": [{"id": "mine"}]})
+    assert await brain.ids() == ["mine", "scripted"]
+
+
 async def test_a_model_is_added_changed_and_removed_in_a_provider(brain: Models) -> None:
     path = "admin/models/acme/org/extra"
     found = await brain.put_ok(path, {"price_in": 1, "price_out": 2, "quality": 0.9})
@@ -513,6 +523,7 @@ async def test_metrics_count_turns_calls_tokens_and_cost(brain: Models) -> None:
     past = {"from": "2020-01-01T00:00:00Z", "to": "2020-02-01"}
     assert (await brain.get("models/small/metrics", params=past)).json()["turns"]["total"] == 0
     assert error_of(await brain.get("models/nope/metrics"))[1] == "model_not_found"
+    assert error_of(await brain.get("models/no%00pe"))[1] == "model_not_found"
 
 
 async def test_metrics_tell_calls_by_status_with_latencies_and_errors(brain: Models, database_url: str) -> None:

@@ -146,7 +146,7 @@ async def test_several_models_are_sent_on_as_asked(brain: World) -> None:
 async def test_several_models_must_make_sense(brain: World, fields: dict[str, Any], param: str, status: int) -> None:
     answer = await brain.send(await brain.conversation(), **fields)
     assert (answer.status_code, answer.json()["error"]["param"]) == (status, param)
-    assert brain.hosts.sent == []
+    assert status == 404 or brain.hosts.sent == [], "a model is looked for by the host"
 
 
 @pytest.mark.parametrize(

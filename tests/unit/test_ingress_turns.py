@@ -9,6 +9,7 @@ import pytest
 
 from domain.errors import JournalUnavailable, Overloaded
 from domain.ids import new_id
+from domain.model import Catalog
 from serve_app.ingress import IngressSettings
 from serve_app.ingress.sse import KEEP_ALIVE
 from tests.unit.ingress_world import Script, World, world
@@ -92,10 +93,21 @@ async def test_a_replay_is_the_first_answer_byte_for_byte(brain: World, error: d
 
 
 async def test_an_unknown_model_is_refused_before_anything_happens(brain: World) -> None:
-    answer = await brain.send(await brain.conversation(), model="nope")
+    conversation = await brain.conversation()
+    answer = await brain.send(conversation, model="nope")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
     assert answer.json()["error"]["param"] == "model"
-    assert brain.hosts.sent == []
+    assert (await brain.http.get(f"/api/v1/conversations/{conversation}/messages")).json()["data"] == []
+
+
+async def test_a_replay_is_answered_after_its_model_was_removed(brain: World) -> None:
+    conversation, headers = await brain.conversation(), {"idempotency-key": new_id("req")}
+    first = await brain.send(conversation, headers=headers, model="small")
+    brain.parts.catalog = Catalog()
+    again = await brain.send(conversation, headers=headers, model="small")
+    assert (again.status_code, again.content) == (200, first.content)
+    other = await brain.send(conversation, model="small")
+    assert (other.status_code, other.json()["error"]["param"]) == (404, "model")
 
 
 async def test_the_stream_and_every_replay_of_it_are_the_same_bytes(brain: World) -> None:

@@ -121,6 +121,7 @@ async def test_csv_is_safe_to_open(brain: World, spent: list[str]) -> None:
         ({"to": "2026-02-30"}, "to"),
         ({"to": "9999-12-31"}, "to"),
         ({"from": "2026-01-01T00:00:00"}, "from"),
+        ({"from": "9999-12-31T23:59:59Z"}, "from"),
         ({"from": "2026-01-02", "to": "2026-01-01"}, "from"),
         ({"group_by": "model,password"}, "group_by"),
         ({"format": "xlsx"}, "format"),

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from domain.generation import Attempt, Outcome
-from domain.ledger import charges, charges_of, most_tokens, reservation, total
+from domain.ledger import bounded, charges, charges_of, most_tokens, reservation, total
 from domain.message import Usage
 from domain.model import Catalog, parse_catalog
 
@@ -85,3 +85,24 @@ def test_no_tokenizer_counts_more_than_there_are_bytes():
     ]
     assert most_tokens(messages) == 7 + 4 + len("[{'id': 'x'}]") + 4
     assert most_tokens([], [{"name": "f"}]) == len("[{'name': 'f'}]")
+
+
+def test_a_models_default_is_what_is_held_for_and_told():
+    provider = {
+        "name": "acme",
+        "base_url": "http://127.0.0.1:9/v1",
+        "models": [
+            {"id": "told", "price_in": 1, "price_out": 1, "defaults": {"max_tokens": 5000}},
+            {"id": "plain", "price_in": 1, "price_out": 1, "max_output_tokens": 2000},
+            {"id": "narrow", "price_in": 1, "price_out": 1, "context_tokens": 1000, "max_output_tokens": 1000},
+            {"id": "free", "price_in": 0, "price_out": 0, "max_output_tokens": 10},
+        ],
+    }
+    catalog = parse_catalog({"providers": [provider]})
+    told, plain, narrow, free = (catalog.find(one) for one in ("told", "plain", "narrow", "free"))
+    assert reservation([told], 0, {}) == Decimal(5000) / 1_000_000
+    assert bounded([told], {"seed": 1}) == {"seed": 1, "max_tokens": 5000}
+    assert bounded([told, plain, free], {}) == {"max_tokens": 2000}
+    assert bounded([narrow], {}) == {"max_tokens": 500}, "the prompt may have the other half"
+    assert bounded([told, plain], {"max_tokens": 9}) == {"max_tokens": 9}
+    assert bounded([free], {}) == {}

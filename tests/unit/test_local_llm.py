@@ -10,6 +10,7 @@ import orjson
 import pytest
 import yaml
 from pydantic import ValidationError
+from ray.serve.context import _get_serve_request_context, _RequestContext, _serve_request_context
 from ray.serve.exceptions import BackPressureError
 from ray.serve.schema import ServeDeploySchema
 
@@ -271,6 +272,21 @@ async def test_a_model_that_was_not_deployed_says_so() -> None:
     with pytest.raises(ProviderFailure, match="needs a new deployment") as caught:
         _ = [piece async for piece in VllmWire({}).stream(route(), request())]
     assert not caught.value.retryable
+
+
+async def test_calls_of_one_generation_have_no_internal_id_in_common() -> None:
+    """Serve's router loses one of two calls that wait with the same one, see `deployments.handles`."""
+    seen = []
+
+    class Watching(Handle):
+        def _answer(self, asked: Asked) -> Handle:
+            seen.append(_get_serve_request_context())
+            return super()._answer(asked)
+
+    _serve_request_context.set(_RequestContext(request_id="req", _internal_request_id="one"))
+    handle = Watching([delta("a", "stop")])
+    await asyncio.gather(*(pieces(handle) for _ in range(2)))
+    assert [(context.request_id, context._internal_request_id) for context in seen] == [("req", "")] * 2
 
 
 async def test_closing_the_stream_stops_the_engine() -> None:

@@ -1,12 +1,18 @@
 """Retrying, hedging and continuing: what a caller gets of answers that come late, twice, in parts or not at all."""
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.lost import continues
 from deployments.providers import Piece, ProviderFailure
+from domain.events import DELTA, MODEL, Event
 from domain.message import Usage
-from tests.unit.policies_world import DOWN, END, Background, Gate, Wire, World
+from domain.ports import Progress
+from tests.unit.policies_world import DOWN, END, Background, Gate, Wire, World, catalog_of
 
 CUT = ProviderFailure("it broke the connection", retryable=True)
 REFUSED = ProviderFailure("no such parameter", status=400, refused=True)
@@ -253,6 +259,94 @@ async def test_an_answer_in_the_background_is_stopped_when_nobody_listens_any_mo
     asked.task.cancel()
     await world.clock.settle()
     assert wire.abandoned == ["resp_1"]
+
+
+JSON = {"response_format": {"type": "json_object"}}
+
+
+async def test_json_is_not_continued_for_a_second_answer_begins_at_its_first_bracket():
+    world = World(Wire(['{"a"', CUT]), model={"continues": True})
+    asked = await answer(world, parameters=JSON)
+    assert (asked.failure, len(world.wire.calls)) == (CUT, 1)
+    world = World(Wire(["one", CUT], [" two", END]), model={"continues": True})
+    assert (await answer(world, parameters={"response_format": {"type": "text"}})).text == "one two"
+
+
+@pytest.mark.parametrize(("parameters", "may"), [({}, True), (JSON, False), ({"response_format": None}, True)])
+def test_nor_is_json_after_the_death_of_its_process(parameters, may):
+    events = [Event("turn", 1, 1, MODEL, {"model": "m"}), Event("turn", 1, 2, DELTA, {"text": "{"})]
+    asked = SimpleNamespace(models=(), parameters=parameters)
+    live = SimpleNamespace(cancelled=False, asked=asked, attempt=1, continued=0)
+    run = SimpleNamespace(live=live, parts=SimpleNamespace(catalog=catalog_of(model={"continues": True})))
+    assert continues(run, Progress(events, None, False)) is may
+
+
+GIVEN_UP = ProviderFailure("the response failed", retryable=True, status=500, ended=True)
+
+
+async def test_an_answer_that_was_given_up_before_its_first_token_is_asked_for_again():
+    wire = Background(
+        [Piece(ref="resp_1", cursor=0), GIVEN_UP], [Piece("hi", ref="resp_2", cursor=1), CUT], resumes=[[" there", END]]
+    )
+    world = World(wire, model={"api": "responses", "reattach": True})
+    asked = await answer(world)
+    assert (asked.text, whys(asked)) == ("hi there", ["first", "retry", "reattached"])
+    assert (wire.resumed, wire.abandoned) == ([("resp_2", 1)], [])
+
+
+async def test_nobody_re_attaches_to_an_answer_that_was_given_up():
+    wire = Background([referred("one", 4), GIVEN_UP], resumes=[])
+    world = World(wire, model={"api": "responses", "reattach": True})
+    asked = await answer(world)
+    assert (asked.text, asked.failure, whys(asked)) == ("one", GIVEN_UP, ["first"])
+    assert wire.abandoned == []
+    wire = Background([Piece(ref="resp_1", cursor=0), CUT], resumes=[[GIVEN_UP]])
+    world = World(wire, model={"api": "responses", "reattach": True})
+    asked = await answer(world)
+    assert (asked.failure, whys(asked), len(wire.calls)) == (GIVEN_UP, ["first", "reattached"], 1)
+
+
+async def test_nobody_re_attaches_where_it_is_not_known_how_far_the_answer_got():
+    wire = Background([referred("one", None), CUT], resumes=[["one two", END]])
+    world = World(wire, model={"api": "responses", "reattach": True})
+    asked = await answer(world)
+    assert (asked.text, asked.failure, wire.resumed) == ("one", CUT, [])
+
+
+async def test_stopping_an_answer_over_there_has_a_time_limit():
+    ended = asyncio.Event()
+
+    class Deaf(Background):
+        async def abandon(self, route, ref):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    wire = Deaf([referred("one", 4), Gate()], resumes=[])
+    limits = {"first_token": 0.05}
+    world = World(wire, model={"api": "responses", "reattach": True}, timeouts=limits)
+    asked = world.ask()
+    await world.clock.settle()
+    asked.task.cancel()
+    async with asyncio.timeout(5):
+        await ended.wait()
+
+
+# How long it may be silent.
+
+
+async def test_who_thinks_before_the_first_token_may_do_so_for_as_long_as_the_first_token_may_take():
+    async def thought():
+        await asyncio.sleep(0.1)  # these limits' clock is the event loop's
+
+    limits = {"first_token": 5, "idle": 0.02}
+    world = World(Wire([Piece(), thought, "hi", END], [Piece(), "hi", thought, END]), timeouts=limits, retries=0)
+    thinking, silent = world.ask(), world.ask()
+    async with asyncio.timeout(5):
+        await asyncio.wait([thinking.task, silent.task])
+    assert (thinking.text, thinking.failure) == ("hi", None)
+    assert "fell silent for 0.02 s" in str(silent.failure)
 
 
 # What it costs.

@@ -259,3 +259,52 @@ async def test_fairness_holds_while_calls_are_paced():
     for one in flood:
         one.task.cancel()
     await world.clock.settle()
+
+
+EXHAUSTED = {
+    "x-ratelimit-limit-requests": "100",
+    "x-ratelimit-remaining-requests": "0",
+    "x-ratelimit-reset-requests": "1h",
+}
+
+
+@pytest.mark.parametrize("alternatives", [True, False])
+async def test_nobody_waits_an_hour_until_a_used_up_limit_is_reset(alternatives):
+    world = World(Wire(["x", END]), retries=2)
+    world.policies.limits.learn(route_of(), 200, EXHAUSTED)
+    asked = world.ask(alternatives=alternatives)
+    await world.clock.settle()
+    assert "3600 s (rate limit)" in str(asked.failure)
+    assert (world.clock.slept, world.wire.calls) == ([], [])
+    other = world.ask(model="other")
+    await world.clock.until_done(other.task)
+    assert other.text == "x"
+
+
+async def test_who_waits_for_a_place_does_not_wait_for_a_block_of_an_hour_too():
+    gates, wire = gated(3)
+    world = World(wire, model={"concurrency": 1})
+    first, waiting = world.ask(), [world.ask(tenant=tenant) for tenant in "abc"]
+    await world.clock.settle()
+    world.policies.limits.learn(route_of(), 429, {"Retry-After": "3600"})
+    await world.clock.settle()
+    assert ["rate limit" in str(one.failure) for one in waiting] == [True] * 3
+    gates[0].open.set()
+    await world.clock.until_done(first.task)
+    assert (first.text, world.policies.at_most.waiting["p"]) == ("x", 0)
+
+
+async def test_a_call_that_may_not_wait_so_long_does_not_hold_up_those_behind_it():
+    gates, wire = gated(3)
+    world = World(wire, model={"concurrency": 1})
+    first = world.ask()
+    await world.clock.settle()
+    hasty, patient = world.ask(tenant="a", alternatives=True), world.ask(tenant="b")
+    await world.clock.settle()
+    world.policies.limits.learn(route_of(), 200, {**EXHAUSTED, "x-ratelimit-reset-requests": "10s"})
+    for gate in gates:
+        gate.open.set()
+    await world.clock.until_done(first.task, hasty.task)
+    assert ("rate limit" in str(hasty.failure), patient.task.done()) == (True, False)
+    await world.clock.until_done(patient.task)
+    assert (patient.text, world.clock.slept) == ("x", [10])

@@ -269,3 +269,44 @@ async def test_who_waits_for_a_place_at_a_model_does_not_wait_for_it_once_the_br
     await world.clock.until_done(first.task, second.task)
     assert isinstance(second.failure, CircuitOpen)
     assert len(world.wire.calls) == 1
+
+
+@pytest.mark.parametrize("words", ["the key is not readable", "sent a malformed event", "answered with a web page"])
+async def test_what_nobody_answered_shows_no_health_and_as_a_probe_opens_it_again(words):
+    strange = ProviderFailure(words)
+    world = World(Wire([DOWN], [strange], [DOWN], [DOWN], [strange]), retries=0, breaker={"failures": 3, "open": 10})
+    for _ in range(4):
+        await world.clock.until_done(world.ask().task)
+    assert world.policies.circuits.unhealthy() == {"p/m"}
+    await world.clock.advance(10)
+    asked = world.ask()
+    await world.clock.until_done(asked.task)
+    assert asked.failure is strange
+    assert world.policies.circuits.unhealthy() == {"p/m"}
+
+
+async def test_a_request_that_was_never_sent_decides_nothing_about_a_half_open_breaker():
+    world = World(Wire([DOWN], [ProviderFailure("cannot be said", refused=True)]), retries=0, breaker={"failures": 1})
+    await world.clock.until_done(world.ask().task)
+    await world.clock.advance(10)
+    await world.clock.until_done(world.ask().task)
+    assert world.policies.circuits.state(route_of(breaker={"failures": 1})) is State.HALF_OPEN
+    world.wire.plans = [["hi", END]]
+    asked = world.ask()
+    await world.clock.until_done(asked.task)
+    assert asked.text == "hi"
+
+
+async def test_a_probe_that_is_cancelled_while_it_asks_for_its_lease_gives_it_back():
+    clock, shared, first, second = two_replicas()
+    route = route_of(breaker={"failures": 1, "open": 10})
+    first.failed(route, probe=False)
+    clock.now += 11
+    entering = asyncio.create_task(first.enter(route))
+    await asyncio.sleep(0)
+    assert shared.probes == 1
+    shared.leases.add("p/m")  # it is given, but the answer is still on its way
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+    assert await second.enter(route)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.policies.shares import BURST, WINDOW, Shares
-from tests.unit.policies_world import END, Clock, Wire, World
+from tests.unit.policies_world import END, Clock, Gate, Wire, World
 
 
 class Lane:
@@ -152,3 +152,24 @@ async def test_who_waits_for_longer_than_the_window_is_still_known():
     asked.append(world.ask(tenant="late"))
     await world.clock.until_done(*(one.task for one in asked))
     assert [one.text for one in asked] == ["x"] * 4
+
+
+async def test_places_kept_for_others_are_given_away_though_nobody_comes_or_goes():
+    gate = Gate()
+    world = World(Wire(["x", END]), max_connections=10)
+
+    async def second():
+        await world.clock.sleep(1)
+
+    world.wire.plans = [[second, "x", END]]
+    for _ in range(3):
+        steady = [world.ask(tenant=f"t{number}") for number in range(3)]
+        await world.clock.until_done(*(one.task for one in steady))
+    world.wire.plans = [[gate, "x", END]]
+    flood = [world.ask(tenant="flood") for _ in range(20)]
+    await world.clock.settle()
+    assert world.wire.active < 10
+    await world.clock.advance(3 * WINDOW)
+    assert world.wire.active == 10
+    gate.open.set()
+    await world.clock.until_done(*(one.task for one in flood))

@@ -6,7 +6,7 @@ from typing import Any
 import openai
 import pytest
 
-from deployments.providers.openai import OpenAIWire, body_of, continued
+from deployments.providers.openai import ChatReader, OpenAIWire, body_of, continued, whole
 from domain.message import Usage
 from tests.doubles.asking import CALLED, SCHEMA, WEATHER, Heard, asking, hear, route_to
 from tests.doubles.openai_double import OpenAIDouble, openai_double
@@ -129,8 +129,6 @@ async def test_tools_go_there_and_calls_come_back(wire: OpenAIWire, double: Open
 
 
 async def test_a_calls_deltas_have_known_fields_alone_and_one_of_each_index() -> None:
-    from deployments.providers.openai import ChatReader
-
     reader = ChatReader(route_to("http://x/v1").provider, None)
     head = b'{"choices":[{"index":0,"delta":{"tool_calls":[{"id":"a","custom":1,"function":{"name":"f"}}]}}]}'
     more = b'{"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"%b"}}]}}]}'
@@ -142,6 +140,29 @@ async def test_a_calls_deltas_have_known_fields_alone_and_one_of_each_index() ->
         {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "12"}},
     )
     assert reader.piece() is None
+
+
+@pytest.mark.parametrize("indices", [("1", "2"), ("7", "3"), ("null", "1")])
+async def test_calls_are_numbered_from_zero_however_the_server_does(indices: tuple[str, str]) -> None:
+    reader = ChatReader(route_to("http://x/v1").provider, None)
+    delta = '{"choices":[{"delta":{"tool_calls":[{"index":%s,"id":%s,"function":{"name":"f","arguments":"%s"}}]}}]}'
+    for place, index in enumerate(indices):
+        reader.take((delta % (index, f'"call_{place}"', "{")).encode())
+        reader.take((delta % (index, "null", "}")).encode())
+    piece = reader.piece()
+    assert piece is not None
+    assert [(call["index"], call["id"], call["function"]["arguments"]) for call in piece.tool_calls] == [
+        (0, "call_0", "{}"),
+        (1, "call_1", "{}"),
+    ]
+
+
+def test_calls_of_an_answer_that_does_not_stream_are_numbered_from_zero() -> None:
+    call = '{"index":%s,"id":"a","function":{"name":"f","arguments":"{}"}}'
+    message = f'{{"content":null,"tool_calls":[{call % "null"},{call % "4"}]}}'
+    body = f'{{"choices":[{{"message":{message},"finish_reason":"tool_calls"}}]}}'
+    piece = whole(body.encode(), route_to("http://x/v1").provider, None)
+    assert [delta["index"] for delta in piece.tool_calls] == [0, 1]
 
 
 async def test_images_json_and_empty_lists(wire: OpenAIWire, double: OpenAIDouble) -> None:

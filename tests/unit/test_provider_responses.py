@@ -206,6 +206,14 @@ async def test_a_failed_response_keeps_the_text(
     assert (heard.failure.status, heard.failure.retryable) == (status, retryable)
 
 
+async def test_a_failed_response_has_ended_and_a_lost_stream_has_not(wire: OpenAIWire, double: ResponsesDouble) -> None:
+    for fault, ended in (("error", True), ("cut", False)):
+        double.says(Said(fault=fault, at=3))
+        failure = (await ask(wire, double)).failure
+        assert failure is not None
+        assert failure.ended is ended
+
+
 @pytest.mark.parametrize("fault", ["cut", "truncate"])
 async def test_a_broken_stream_is_no_answer(wire: OpenAIWire, double: ResponsesDouble, fault: str) -> None:
     double.says(Said(fault=fault, at=5))

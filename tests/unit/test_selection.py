@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors import ModelNotFound
+from domain.errors import BudgetExceeded, ModelNotFound
 from domain.model import Catalog, Model, Prices, Provider, Routing, parse_catalog
 from domain.model_settings import ModelSettings
 from domain.selection import Situation, select
@@ -170,3 +170,30 @@ def test_prices_hold_from_their_date_on():
     )
     assert before["estimated_cost_usd"] == pytest.approx(1, rel=1e-3)
     assert after["estimated_cost_usd"] == pytest.approx(9, rel=1e-3)
+
+
+def test_refused_models_are_not_taken_for_none():
+    """The built-in model stands in for no model at all, not for one that the budget forbids."""
+    poor = Situation(prompt_tokens=100, budget_usd=1e-9)
+    with pytest.raises(BudgetExceeded):
+        select(catalog(), "auto", None, poor)
+    found = select(catalog(fallback=["scripted"]), "auto", None, poor)
+    assert (found.route.id, found.reason) == ("scripted", "no candidate is left: the first of the fallback chain")
+    with pytest.raises(ModelNotFound, match="cheap the prompt of about 100000 tokens does not fit"):
+        select(catalog(CHEAP), "auto", None, Situation(prompt_tokens=100_000))
+    only = select(catalog(), "auto", None, at(allowed=["scripted"]))
+    assert (only.route.id, only.reason) == ("scripted", "no language model is configured")
+
+
+def test_a_failing_model_is_asked_where_there_is_no_other():
+    down = frozenset({"acme/cheap", "acme/strong"})
+    found = select(catalog(), "auto", None, Situation(unhealthy=down))
+    assert (found.route.id, found.fallback) == ("cheap", ())
+    with pytest.raises(BudgetExceeded):  # the budget holds for those too
+        select(catalog(fallback=["strong"]), "auto", None, Situation(unhealthy=down, prompt_tokens=9, budget_usd=1e-9))
+
+
+def test_no_answer_is_estimated_longer_than_the_context():
+    model = Model(id="m", price_in=0, price_out=1, context_tokens=1000)
+    (told,) = select(catalog(model), "m", None, Situation(answer_tokens=10**6)).candidates
+    assert told["estimated_cost_usd"] == pytest.approx(0.001)
