@@ -44,10 +44,12 @@ def brain(tmp_path_factory: pytest.TempPathFactory, provider: str) -> Iterator[B
     }
     limits = {"first_token": 150, "idle": 30, "total": 300}
     local = {"name": "local", "kind": "vllm", "retries": 6, "timeouts": limits, "models": [model]}
-    acme = {"name": "acme", "base_url": provider, "models": hosted}
+    acme = {"name": "acme", "base_url": provider, "key": "${MOCK_KEY}", "models": hosted}
     config = folder / "vllm.yaml"
     config.write_text(yaml.safe_dump({"providers": [local, acme]}))
-    started = Brain(folder / "data", free_port(), ["--config", str(config)], {"HOME": str(folder)}).start(400)
+    started = Brain(
+        folder / "data", free_port(), ["--config", str(config)], {"HOME": str(folder), "MOCK_KEY": "k"}
+    ).start(400)
     yield started
     assert started.stop(40) == 0, started.log.read_text()[-3000:]
     assert started.processes() == []
