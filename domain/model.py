@@ -15,6 +15,7 @@ from domain.turn import Parameters
 AUTO = "auto"
 SCRIPTED = "scripted"
 ProviderKind = Literal["openai", "anthropic", "vllm", "scripted"]
+_DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 _REFERENCE = re.compile(r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$")
 
 
@@ -46,6 +47,11 @@ class Prices(Strict):
     price_in: float = Field(ge=0)
     price_out: float = Field(ge=0)
     price_cached: float | None = Field(None, ge=0, description="of prompt tokens that the provider had cached")
+
+    @field_validator("since", mode="before")
+    @classmethod
+    def day_begins_in_utc(cls, since: Any) -> Any:
+        return f"{since}T00:00:00Z" if isinstance(since, str) and _DAY.match(since) else since
 
 
 class Model(Strict):

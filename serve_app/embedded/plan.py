@@ -61,10 +61,20 @@ def from_flags(url: str, key: str | None, models: list[str]) -> tuple[dict[str, 
     return _checked(catalog, "the provider flags"), {PROVIDER_KEY: key} if key else {}
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Leaves dates as they are written: what comes of a file goes on as JSON."""
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def from_file(path: Path) -> dict[str, Any]:
     """The catalog of a `--config` file; every `${NAME}` and key file in it must be there."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _PlainLoader)  # noqa: S506  # a SafeLoader
     except OSError as error:
         raise Refusal(f"--config {path} cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:

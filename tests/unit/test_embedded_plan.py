@@ -1,5 +1,7 @@
 """What `brain up` was asked for is checked before anything starts."""
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,15 @@ def test_the_catalog_reaches_every_deployment_that_takes_one() -> None:
     assert set(deployments) == {"Ingress", "ConversationHost", "IntentClassifier", "Embedder", "HostedLLM"}
     takers = {name for name, d in deployments.items() if d.get("user_config") == {"providers": []}}
     assert takers == {"Ingress", "ConversationHost", "HostedLLM"}
+
+
+@pytest.mark.parametrize("since", ["2027-01-01", "2027-01-01T00:00:00Z", "'2027-01-01T01:00:00+01:00'"])
+def test_a_files_dates_go_on_as_json(tmp_path, since):
+    path = tmp_path / "providers.yaml"
+    path.write_text(
+        "providers: [{name: a, base_url: 'http://x/v1', models: [{id: m, prices: "
+        f"[{{from: {since}, price_in: 1, price_out: 2}}]}}]}}]"
+    )
+    catalog = parse_catalog(json.loads(json.dumps(from_file(path))))
+    [prices] = catalog.find("m").model.prices
+    assert prices.since == datetime(2027, 1, 1, tzinfo=UTC)
