@@ -135,8 +135,7 @@ def test_a_tenant_with_two_hosted_models_and_a_local_one(brain: Brain) -> None:
     def ask(dial: float) -> dict:
         rules = {"cost_quality": dial, "fallback": ["cheap"], "allowed": ["cheap", "strong", "tiny"]}
         brain.http.put(settings, json=rules).raise_for_status()
-        wait_until(lambda: chosen(dial), 10, what="the tenant's settings on every replica")
-        return chosen(dial) or {}
+        return dict(wait_until(lambda: chosen(dial), 10, what="the tenant's settings at a conversation's host"))
 
     def chosen(dial: float) -> dict | None:
         parameters = {"max_tokens": 8}
