@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.choice import Choice, Question, choose
@@ -41,6 +41,7 @@ class TurnRun:
     def __init__(self, parts: Parts, key: ConversationKey, live: LiveTurn, window: Window) -> None:
         self.parts, self.key, self.live, self.window = parts, key, live, window
         self._understanding: asyncio.Task[None] | None = None
+        self._saying: asyncio.Task[None] | None = None
         self.marks: dict[str, float] = {}
         self.choice: Choice | None = None
         self.told: dict[str, Any] = {}  # what else the trace tells
@@ -57,12 +58,19 @@ class TurnRun:
                 opening = []
                 await self._understood()
             choice = self.choice = self.choose(ground, requested)
-            await self.say([*opening, *self._chosen(choice)])
+            events = [*opening, *self._chosen(choice)]
             if live.cancelled:
+                await self.say(events)
                 return Outcome("cancelled", live.prefix)
-            request = live.request = self.request(choice, ground)
+            request = live.request = replace(self.request(choice, ground), n=live.n + len(events))
             self.marks["generation"] = time.monotonic()
-            return await self.parts.llm.generate(request)
+            # The model is asked meanwhile: its first delta is written after a round trip to Redis, so after these. Were
+            # they late all the same, the journal would refuse the deltas, and the stream say so.
+            saying = self._saying = asyncio.create_task(self.say(events))
+            try:
+                return await self.parts.llm.generate(request)
+            finally:
+                await asyncio.wait([saying])
 
     @asynccontextmanager
     async def understood(self) -> AsyncIterator[Ground]:
@@ -205,6 +213,8 @@ class TurnRun:
         finally:
             self.marks["classify_ms"] = (time.monotonic() - began) * 1000
         self.live.intent, self.live.complexity = understood.intent, understood.complexity
+        if self._saying is not None:
+            await asyncio.wait([self._saying])  # the opening stands before everything else
         await self.say([(INTENT, {"intent": understood.intent.model_dump()})])
 
     async def _understood(self) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deployments.autoscaling import autoscaling_config
+from deployments.local_engine import WAITS
 from domain.local_model import VllmOptions
 from domain.model import Catalog, Model
 
@@ -119,6 +120,7 @@ def environment(options: VllmOptions) -> dict[str, str]:
     variables = dict(QUIET)
     if options.accelerator == "cpu":
         variables["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB
+        variables[WAITS] = "1"
     if Path(options.source).is_absolute():
         variables["HF_HUB_OFFLINE"] = "1"
     return variables | options.environment

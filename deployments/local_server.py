@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from ray.serve.llm.openai_api_models import ChatCompletionRequest
 from deployments.autoscaling import ReportsLoad
 from deployments.providers.vllm import Asked, Fault
 
-STEP, MOST = 0.003, 0.05  # seconds that a list of chunks may wait: for each running answer, and at most
+STEP, MOST = 0.003, 0.05  # seconds between two chunks of an answer: for each answer that runs, and at most
 
 
 class BadAdapter(Exception):
@@ -30,7 +31,7 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
         await super().__init__(llm_config)
 
     async def answer(self, asked: Asked) -> AsyncGenerator[list[str | Fault], None]:
-        """OpenAI's server-sent events, several together: the first at once, the more wait the more answers run.
+        """OpenAI's server-sent events: the first token's at once, then the rarer the more answers run.
 
         Closing it aborts the engine's request. What the engine does not take is told by a `Fault`.
         """
@@ -38,7 +39,7 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
         try:
             request = ChatCompletionRequest(**asked.body)
             request.model = await self._served(asked.adapter)
-            chunks = together(self.engine.chat(request), lambda: min(STEP * self._answering, MOST))
+            chunks = paced(self.engine.chat(request), self._beat)
             async with contextlib.aclosing(chunks) as lists:
                 async for arrived in lists:
                     yield [one if isinstance(one, str) else Fault(one.error.message, one.error.code) for one in arrived]
@@ -48,6 +49,11 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
             yield [Fault(str(error), 400)]
         finally:
             self._answering -= 1
+
+    async def _beat(self) -> None:
+        """Until the next beat of a clock that all answers share: their chunks then travel and are handled together."""
+        beat = min(STEP * self._answering, MOST)
+        await asyncio.sleep(beat - time.monotonic() % beat)
 
     async def ping(self) -> dict[str, Any]:
         """How many answers the engine works on."""
@@ -75,37 +81,26 @@ class FolderOnEveryNode(CallbackBase):  # type: ignore[misc]
         self.ctx.run_init_node = False
 
 
-async def together(source: AsyncIterator[Any], pause: Any) -> AsyncGenerator[list[Any], None]:
-    """What `source` gives, in lists: the first item at once, then what has come within `pause()` seconds.
+async def paced(
+    source: AsyncGenerator[Any, None], pause: Callable[[], Awaitable[Any]]
+) -> AsyncGenerator[list[Any], None]:
+    """What `source` gives, in lists. In mid-text it is left alone until `pause()` has ended, after each of them.
 
-    Closing it cancels what `source` waits for, and so an engine's request.
+    Of the tokens that come meanwhile vLLM makes one chunk: neither it nor anyone after it handles each by itself.
+    Closing this closes `source`, and so ends an engine's request.
     """
-    waiting: list[Any] = []
-    arrived = asyncio.Event()
-
-    async def read() -> None:
-        try:
-            async for item in source:
-                waiting.append(item)
-                arrived.set()
-        finally:
-            arrived.set()
-
-    reading = asyncio.create_task(read())
-    try:
-        while True:
-            await arrived.wait()
-            arrived.clear()
-            if waiting:
-                items = waiting[:]
-                waiting.clear()
+    async with contextlib.aclosing(source):
+        items: list[Any] = []
+        async for item in source:
+            items.append(item)
+            if in_mid_text(item):
                 yield items
-            if reading.done() and not waiting:
-                reading.result()
-                return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause()):
-                    await asyncio.shield(reading)
-    finally:
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+                items = []
+                await pause()
+        if items:
+            yield items
+
+
+def in_mid_text(chunk: Any) -> bool:
+    """Whether this is neither the frame before the text nor its end. A text cannot look so: its quotes are escaped."""
+    return isinstance(chunk, str) and '"finish_reason":null' in chunk and '"role":' not in chunk

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from domain.errors import JournalUnavailable, Overloaded
 from domain.events import TERMINAL, Event, Position
 from storage.journal import NEXT, SEALED, read_entry, stream_key
-from storage.redis import Pipeline
+from storage.redis import Line, Pipeline
 
 _EMPTY: list[Event] = []
 
@@ -49,7 +49,7 @@ class RedisFollower:
     """`idle`: seconds without an event until a reader is told so; `bound`: events that may wait for a slow reader."""
 
     def __init__(self, redis: Redis, blocking: Redis, idle: float = 5.0, bound: int = 5000) -> None:
-        self._pipeline, self._blocking = Pipeline(redis), blocking
+        self._pipeline, self._line = Pipeline(redis), Line(blocking)
         self._idle, self._bound = idle, bound
         self._feeds: dict[str, _Feed] = {}
         self._wake = f"brain:wake:{uuid.uuid4().hex}"
@@ -92,7 +92,7 @@ class RedisFollower:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._pipeline.close()
-        await self._blocking.aclose()
+        await self._line.close()
 
     @property
     def followed(self) -> int:
@@ -120,7 +120,7 @@ class RedisFollower:
         """Wake the blocking read; for a stream that it has passed already, read what lies behind."""
         if known:
             entries = await self._pipeline.send("XRANGE", key, f"({reader.n}-0", "+")
-            found = [read_entry(turn_id, attempt, _wire(entry)) for entry in entries or ()]
+            found = [read_entry(turn_id, attempt, entry) for entry in entries or ()]
             reader.waiting.extendleft(reversed(found))
             reader.ready.set()
         else:
@@ -144,12 +144,15 @@ class RedisFollower:
 
     async def _run(self) -> None:
         while self._feeds:
-            streams: dict[Any, Any] = {key: feed.last_id for key, feed in self._feeds.items()}
-            streams[self._wake] = self._wake_id
+            keys, ids = [self._wake, *self._feeds], [self._wake_id, *(feed.last_id for feed in self._feeds.values())]
             try:
-                answer: Any = await self._blocking.xread(streams, block=1000)
+                (answer,) = await self._line.exchange([("XREAD", "BLOCK", 1000, "STREAMS", *keys, *ids)])
             except (TimeoutError, RedisError, OSError) as error:
+                await self._line.drop()
                 self._fail(JournalUnavailable(f"Redis cannot be reached ({type(error).__name__})"))
+                return
+            if isinstance(answer, Exception):
+                self._fail(JournalUnavailable(f"Redis refuses to be read ({answer})"))
                 return
             for name, entries in answer or ():
                 key = name.decode()
@@ -162,7 +165,7 @@ class RedisFollower:
 
     def _deliver(self, feed: _Feed, entries: Any) -> None:
         feed.last_id = entries[-1][0].decode()
-        found = [read_entry(feed.turn_id, feed.attempt, _wire(entry)) for entry in entries]
+        found = [read_entry(feed.turn_id, feed.attempt, entry) for entry in entries]
         for reader in list(feed.readers):
             if len(reader.waiting) + len(found) > self._bound:
                 feed.readers.discard(reader)
@@ -176,10 +179,3 @@ class RedisFollower:
             for reader in feed.readers:
                 reader.fail(error)
         self._feeds.clear()
-
-
-def _wire(entry: Any) -> tuple[bytes, list[bytes]]:
-    entry_id, fields = entry
-    if isinstance(fields, dict):
-        return entry_id, [b"t", fields[b"t"], b"d", fields[b"d"]]
-    return entry_id, fields

@@ -1,6 +1,7 @@
 """Redis: what may vanish. One pipeline carries whatever waits, so that many turns share a round trip."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
@@ -24,15 +25,44 @@ def open_redis(url: str, timeout: float = 2.0) -> Redis:
     )
 
 
-class Pipeline:
-    """Sends commands in the order they are given; those that come while a batch is under way form the next one.
-
-    It drives one connection of the client by itself: the client's own pipeline costs several times as much a command.
-    """
+class Line:
+    """One connection of a client, driven by hand: the client's own methods cost several times as much a command."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._connection: Any = redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+
+    async def exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """One write, and as many answers. An answer that is an error of its command is given, not raised.
+
+        After an error that is raised (TimeoutError, RedisError, OSError) call `drop`: answers may be on their way.
+        """
+        connection = self._connection
+        if not connection.is_connected:
+            await connection.connect()
+        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+        answers: list[Any] = []
+        for _ in commands:
+            try:
+                answers.append(await connection.read_response())
+            except ResponseError as error:
+                answers.append(error)
+        return answers
+
+    async def drop(self) -> None:
+        """Forget the connection; the next exchange opens another one."""
+        await self._connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        await self._connection.disconnect()
+        await self._redis.aclose()
+
+
+class Pipeline:
+    """Sends commands in the order they are given; those that come while a batch is under way form the next one."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._line = Line(redis)
         self._waiting: list[tuple[tuple[Any, ...], asyncio.Future[Any]]] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -48,16 +78,15 @@ class Pipeline:
         """Send what waits, then close the connections."""
         if self._sender is not None:
             await asyncio.gather(self._sender, return_exceptions=True)
-        await self._connection.disconnect()
-        await self._redis.aclose()
+        await self._line.close()
 
     async def _drain(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting, []
             try:
-                answers = await self._exchange([command for command, _ in batch])
+                answers = await self._line.exchange([command for command, _ in batch])
             except (TimeoutError, RedisError, OSError) as error:
-                await self._connection.disconnect(nowait=True)
+                await self._line.drop()
                 answers = [JournalUnavailable(f"Redis cannot be reached ({type(error).__name__})")] * len(batch)
             except asyncio.CancelledError:
                 for _, future in batch:
@@ -70,17 +99,3 @@ class Pipeline:
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)
-
-    async def _exchange(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        """One write, and as many answers. An answer that is an error of its command is given, not raised."""
-        connection = self._connection
-        if not connection.is_connected:
-            await connection.connect()
-        await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        answers: list[Any] = []
-        for _ in commands:
-            try:
-                answers.append(await connection.read_response())
-            except ResponseError as error:
-                answers.append(error)
-        return answers

@@ -71,6 +71,7 @@ def main(port: int, entry: dict[str, Any]) -> None:
     from ray import serve
     from ray.serve.llm import LLMConfig, build_openai_app
 
+    from deployments.local_engine import WAITS
     from deployments.local_llm import engine, environment, hardware, loading
     from domain.model import Model
 
@@ -79,7 +80,7 @@ def main(port: int, entry: dict[str, Any]) -> None:
     config = LLMConfig(
         model_loading_config={"model_id": model.id, "model_source": model.vllm.source},
         engine_kwargs=engine(model.vllm),
-        runtime_env={"env_vars": environment(model.vllm)},
+        runtime_env={"env_vars": {**environment(model.vllm), WAITS: "0"}},  # as vLLM comes
         deployment_config={
             "num_replicas": 1,
             "max_ongoing_requests": model.vllm.max_ongoing_requests,

