@@ -18,7 +18,7 @@ whichever replica has room, what waits in an engine stays with that engine.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -87,8 +87,12 @@ class QueueAndCache:
 
 @dataclass(slots=True)
 class EngineLoad:
-    """What the engines of one replica last told: vLLM's stat logger, of which only `record` does something here."""
+    """What the engines of one replica last told: vLLM's stat logger, of which only `record` does something here.
 
+    `finished` hears the id of each request as soon as its last token is there.
+    """
+
+    finished: Callable[[str], None] = lambda request_id: None
     _told: dict[int, Any] = field(default_factory=dict)
 
     def record(
@@ -96,6 +100,8 @@ class EngineLoad:
     ) -> None:
         if scheduler_stats is not None:
             self._told[engine_idx] = scheduler_stats
+        for ended in iteration_stats.finished_requests if iteration_stats is not None else ():
+            self.finished(ended.request_id)
 
     def log_engine_initialized(self) -> None: ...
 

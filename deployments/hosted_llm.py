@@ -65,6 +65,7 @@ class HostedLLM:
         self._interval = beat
         self._running: dict[Name, tuple[Generation, asyncio.Task[Outcome]]] = {}
         self._finished: OrderedDict[Name, tuple[float, Outcome]] = OrderedDict()
+        self._sealing: set[asyncio.Task[None]] = set()
         self._beating: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -129,7 +130,7 @@ class HostedLLM:
             tasks.append(self._beating)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._sealing, return_exceptions=True)
         await self.policies.close()
         for wire in self._wires.values():
             await wire.close()
@@ -161,12 +162,18 @@ class HostedLLM:
             finally:
                 writing.cancel()
             outcome = replace(outcome, deltas=tuple(recording.deltas), models=tuple(recording.models))
-            await recording.seal(outcome)
+            self._seal(recording, outcome)
             self._keep(name, outcome)
             self.told(outcome)
             return outcome
         finally:
             del self._running[name]
+
+    def _seal(self, recording: Recording, outcome: Outcome) -> None:
+        """Beside the answer to whoever waits: the seal is for an owner that must find the end without it."""
+        sealing = asyncio.create_task(recording.seal(outcome), name="seal")
+        self._sealing.add(sealing)
+        sealing.add_done_callback(self._sealing.discard)
 
     def _keep(self, name: Name, outcome: Outcome) -> None:
         self._finished[name] = (time.monotonic() + KEPT, outcome)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -27,19 +28,25 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
     """`ray.serve.llm`'s server with one more method, `answer`, and LoRA adapters from folders, by tenant."""
 
     async def __init__(self, llm_config: LLMConfig, *, adapters: Mapping[str, str] | None = None) -> None:  # type: ignore[misc]
-        self._adapters, self._answering = dict(adapters or {}), 0
+        self._adapters = dict(adapters or {})
+        self._answering: dict[str, asyncio.Event] = {}  # by the engine's request: whether its last token is there
         await super().__init__(llm_config)
+
+    async def start(self) -> None:
+        await super().start()
+        self._load.finished = self._finished
 
     async def answer(self, asked: Asked) -> AsyncGenerator[list[str | Fault], None]:
         """OpenAI's server-sent events: the first token's at once, then the rarer the more answers run.
 
         Closing it aborts the engine's request. What the engine does not take is told by a `Fault`.
         """
-        self._answering += 1
+        name = uuid.uuid4().hex
+        ended = self._answering[f"chatcmpl-{name}"] = asyncio.Event()
         try:
-            request = ChatCompletionRequest(**asked.body)
+            request = ChatCompletionRequest(**asked.body, request_id=name)
             request.model = await self._served(asked.adapter)
-            chunks = paced(self.engine.chat(request), self._beat)
+            chunks = paced(self.engine.chat(request), lambda: self._beat(ended))
             async with contextlib.aclosing(chunks) as lists:
                 async for arrived in lists:
                     yield [one if isinstance(one, str) else Fault(one.error.message, one.error.code) for one in arrived]
@@ -48,16 +55,22 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
         except BadAdapter as error:
             yield [Fault(str(error), 400)]
         finally:
-            self._answering -= 1
+            del self._answering[f"chatcmpl-{name}"]
 
-    async def _beat(self) -> None:
+    async def _beat(self, ended: asyncio.Event) -> None:
         """Until the next beat of a clock that all answers share: their chunks then travel and are handled together."""
-        beat = min(STEP * self._answering, MOST)
-        await asyncio.sleep(beat - time.monotonic() % beat)
+        beat = min(STEP * len(self._answering), MOST)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(beat - time.monotonic() % beat):
+                await ended.wait()
+
+    def _finished(self, request_id: str) -> None:
+        if (ended := self._answering.get(request_id)) is not None:
+            ended.set()
 
     async def ping(self) -> dict[str, Any]:
         """How many answers the engine works on."""
-        return {"running": self._answering}
+        return {"running": len(self._answering)}
 
     async def _served(self, adapter: str | None) -> str:
         """vLLM's name of the model with this adapter, loaded if need be."""

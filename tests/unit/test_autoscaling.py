@@ -117,10 +117,22 @@ def test_an_engine_tells_nothing_before_its_first_step_and_then_its_last_one():
     assert load.stats() == {}
     load.record(stats(1, 2, 0.5), None)
     load.record(None, None)
-    load.record(stats(3, 4, 0.25, skipped=1), object(), mm_cache_stats=None, engine_idx=0)
+    load.record(stats(3, 4, 0.25, skipped=1), iteration(), mm_cache_stats=None, engine_idx=0)
     assert load.stats() == {RUNNING: 3, WAITING: 5, CACHE: 0.25}
     load.record(stats(1, 0, 0.75), None, engine_idx=1)
     assert load.stats() == {RUNNING: 4, WAITING: 5, CACHE: 0.5}, "two engines share one replica's cache"
+
+
+def iteration(*finished):
+    return SimpleNamespace(finished_requests=[SimpleNamespace(request_id=name) for name in finished])
+
+
+def test_the_end_of_a_request_is_told_with_the_step_that_brought_it():
+    ended = []
+    load = EngineLoad(ended.append)
+    load.record(stats(2, 0, 0.5), iteration())
+    load.record(stats(0, 0, 0.5), iteration("chatcmpl-a", "chatcmpl-b"))
+    assert ended == ["chatcmpl-a", "chatcmpl-b"]
 
 
 class Server:
