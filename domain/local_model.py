@@ -95,7 +95,9 @@ class VllmOptions(Part):
     @classmethod
     def for_the_engine_alone(cls, environment: dict[str, str]) -> dict[str, str]:
         if wrong := sorted(
-            name for name in environment if not name.startswith(("VLLM_", "HF_", "NCCL_", "OMP_", "CUDA_"))
+            name
+            for name in environment
+            if not name.startswith(("VLLM_", "HF_", "NCCL_", "OMP_", "CUDA_", "BRAIN_VLLM_"))
         ):
             raise ValueError(f"{', '.join(wrong)}: only VLLM_*, HF_*, NCCL_*, OMP_* and CUDA_* stand here")
         if any("TOKEN" in name or "KEY" in name for name in environment):
