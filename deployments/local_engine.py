@@ -12,7 +12,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 WAITS = "BRAIN_VLLM_WAITS"
-NICE = 19
+NICE = 19  # the least there is
 SPIN, PAUSE = 1e-3, 50e-6  # seconds; with the kernel's timer slack a pause takes about 0.1 ms
 
 
@@ -29,7 +29,7 @@ def wait_politely() -> None:
     if os.environ.get(WAITS) != "1":
         return
     if multiprocessing.parent_process() is not None:  # the engine and its workers, not the replica that they serve
-        os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+        os.setpriority(os.PRIO_PROCESS, 0, NICE)
     from vllm.distributed.device_communicators import shm_broadcast
 
     if hasattr(shm_broadcast, "sched_yield"):

