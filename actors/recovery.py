@@ -185,7 +185,11 @@ def _joining(run: TurnRun) -> GenerationRequest:
     live = run.live
     if live.request is not None and live.request.attempt == live.attempt:
         return replace(live.request, join=True)
-    return GenerationRequest(run.key.tenant, live.id, live.attempt, "", [], join=True)
+    model, *others = reversed([said["model"] for _, said in sorted(live.said.items()) if said["type"] == MODEL] or [""])
+    key = run.key
+    return GenerationRequest(
+        key.tenant, live.id, live.attempt, model, [], chain=tuple(others), join=True, session=key.conversation
+    )
 
 
 async def _progress(parts: Parts, key: ConversationKey, live: LiveTurn) -> Progress | None:

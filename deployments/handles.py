@@ -21,7 +21,6 @@ from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
-from domain.generation import GenerationRequest, Outcome
 from domain.ports import Understanding
 
 log = logging.getLogger("brain.handles")
@@ -124,22 +123,6 @@ class HandleHosts:
                 if now > deadline or isinstance(error, Overloaded):
                     raise unknown or error from None
             await asyncio.sleep(0.05 * (fenced + 1))
-
-
-class HandleLanguageModel:
-    """Generations in another replica (`domain.ports.LanguageModel`); a turn's calls meet at one replica."""
-
-    def __init__(self, handle: DeploymentHandle) -> None:
-        self._handle = plain(handle)
-
-    async def generate(self, request: GenerationRequest) -> Outcome:
-        handle = self._handle.options(session_id=request.turn_id)
-        outcome: Outcome = await ask(lambda: handle.generate.remote(request))
-        return outcome
-
-    async def cancel(self, request: GenerationRequest) -> None:
-        handle = self._handle.options(session_id=request.turn_id)
-        await ask(lambda: handle.cancel.remote(request))
 
 
 class HandleClassifier:

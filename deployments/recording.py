@@ -24,8 +24,9 @@ TOOL_CALLS = "message.tool_calls"  # an event of a generation that is not kept: 
 class Recording:
     """Writes a generation's deltas in order, one write at a time; what comes meanwhile goes into the next one.
 
-    `deltas` are the (n, length) of what the journal took. Once `lost`, nothing more is written: another process has
-    taken over, or the journal no longer holds what was written.
+    Nothing is written before `claim` has ended; it is `refused` where another process holds this generation. `deltas`
+    are the (n, length) of what the journal took. Once `lost`, nothing more is written: another process has taken over,
+    or the journal no longer holds what was written.
     """
 
     def __init__(
@@ -33,21 +34,22 @@ class Recording:
     ) -> None:
         self.deltas: list[tuple[int, int]] = []
         self.models: list[tuple[int, str, str]] = []
-        self.claimed, self.lost = False, False
+        self.claimed, self.refused, self.lost = False, False, False
         self._journal, self._request, self._writer, self._monotonic = journal, request, writer, monotonic
         self._wrote_at = monotonic()
         self._n = request.n
         self._pending: list[str | tuple[dict[str, Any], ...]] = []  # texts and calls of tools, in order
-        self._changed, self._ending = asyncio.Event(), asyncio.Event()
+        self._ready, self._changed, self._ending = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def claim(self) -> bool:
         """False if another process holds this generation; without a journal it goes on unrecorded."""
-        if not self._request.journal:
+        if self._request.journal:
+            claimed = await self._told(self._journal.claim(self._request, self._writer))
+            self.claimed, self.refused, self.lost = bool(claimed), claimed is False, claimed is None
+        else:
             self.lost = True
-            return True
-        claimed = await self._told(self._journal.claim(self._request, self._writer))
-        self.claimed, self.lost = bool(claimed), claimed is None
-        return claimed is not False
+        self._ready.set()
+        return not self.refused
 
     def quiet_since(self, moment: float) -> bool:
         """Whether the journal holds this generation's claim and has had nothing from it since then."""
@@ -66,6 +68,7 @@ class Recording:
 
     async def replace_model(self, model: str, reason: str) -> None:
         """Tell that `model` answers instead; called before the first delta."""
+        await self._ready.wait()
         if self.lost:
             return
         request, events = self._request, [(MODEL, {"model": model, "reason": reason})]

@@ -19,12 +19,13 @@ class GenerationRequest:
     otherwise they are journalled in larger batches. `messages` have OpenAI's shape. `intent` chooses the template of
     the built-in model. `parameters` are those of `Parameters` and what OpenAI's chat API calls `tools`, `tool_choice`,
     `parallel_tool_calls` and `response_format`. `chain` are the models that may answer instead, in order, before the
-    first delta. `join`: never start it, answer `elsewhere` if it does not run here. `journal`: whether it is journalled
-    at all. `kept`: whether it is a stored turn's, whose stream ends with a terminal event. `prefix`: text that this
-    attempt has said already; the answer goes on after it. `stable`: how many of the first messages will stand unchanged
-    in the conversation's next prompt. `session` names what shares a prefix (the conversation). `weight`: the tenant's
-    share of its provider. `side`: its place among the models that answer one turn side by side: its deltas are
-    `candidate.delta` events then, and it has no end in the journal.
+    first delta. `join`: never start it, answer `elsewhere` if it does not run here; `model` and `chain` are then those
+    that may have been asked. `journal`: whether it is journalled at all. `kept`: whether it is a stored turn's, whose
+    stream ends with a terminal event. `prefix`: text that this attempt has said already; the answer goes on after it.
+    `stable`: how many of the first messages will stand unchanged in the conversation's next prompt. `session` names
+    what shares a prefix (the conversation). `weight`: the tenant's share of its provider. `side`: its place among the
+    models that answer one turn side by side: its deltas are `candidate.delta` events then, and it has no end in the
+    journal.
     """
 
     tenant: str

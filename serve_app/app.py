@@ -36,7 +36,12 @@ class BuildArguments(BaseModel):
 
 
 def build(args: BuildArguments) -> Application:
-    """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model."""
+    """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model.
+
+    Generations that begin with a vLLM model run in its own deployment, while that has a replica.
+    """
+    shared = {**common(), "user_config": args.catalog}
+    local = build_local_llms(parse_catalog(args.catalog), shared, _local_replica)
     embedder = serve.deployment(
         EmbedderReplica,
         name="Embedder",
@@ -61,7 +66,7 @@ def build(args: BuildArguments) -> Application:
         request_router_config=SESSIONS,
         user_config=args.catalog,
         **common(),
-    ).bind(build_local_llms(parse_catalog(args.catalog), common()))
+    ).bind(local)
     host = serve.deployment(
         HostReplica,
         name="ConversationHost",
@@ -71,7 +76,7 @@ def build(args: BuildArguments) -> Application:
         request_router_config=SESSIONS,
         user_config=args.catalog,
         **common(),
-    ).bind(llm, classifier)
+    ).bind(llm, classifier, local)
     return serve.deployment(
         serve.ingress()(IngressReplica),
         name="Ingress",
@@ -81,7 +86,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         user_config=args.catalog,
         **common(),
-    ).bind(host, llm, embedder, classifier)
+    ).bind(host, llm, embedder, classifier, local)
 
 
 def common() -> dict[str, Any]:
@@ -93,3 +98,9 @@ def common() -> dict[str, Any]:
         "graceful_shutdown_wait_loop_s": 0.5,
         "logging_config": {"enable_access_log": False, "log_level": "WARNING"},
     }
+
+
+def _local_replica() -> type:
+    from serve_app.local_replica import LocalLLMReplica
+
+    return LocalLLMReplica

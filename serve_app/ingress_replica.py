@@ -8,7 +8,8 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 from redis.exceptions import RedisError
 
-from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleLanguageModel, ask
+from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, ask
+from deployments.places import HandleLanguageModel, places
 from domain.model import Catalog, parse_catalog
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
@@ -36,7 +37,12 @@ class IngressReplica:
     503 call by call, and does not change readiness."""
 
     async def __init__(  # type: ignore[misc]
-        self, host: DeploymentHandle, llm: DeploymentHandle, embedder: DeploymentHandle, classifier: DeploymentHandle
+        self,
+        host: DeploymentHandle,
+        llm: DeploymentHandle,
+        embedder: DeploymentHandle,
+        classifier: DeploymentHandle,
+        local: dict[str, DeploymentHandle],
     ) -> None:
         settings = Settings()
         configure_logging(settings.log_level)
@@ -55,7 +61,7 @@ class IngressReplica:
             reader=PostgresReader(self._pool),
             hosts=HandleHosts(host),
             follower=self._follower,
-            llm=HandleLanguageModel(llm),
+            llm=HandleLanguageModel(llm, places(local)),
             embedder=HandleEmbedder(embedder),
             classifier=HandleClassifier(classifier),
             catalog=Catalog(),

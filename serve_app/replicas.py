@@ -15,17 +15,11 @@ from ray.serve.handle import DeploymentHandle
 from actors.host import ConversationHost
 from actors.parts import HostLimits
 from deployments.embedder import PACKAGED, Embedder
-from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleLanguageModel, answered
+from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, answered
 from deployments.hosted_embedder import HostedEmbedder, provider_at
-from deployments.hosted_llm import HostedLLM
 from deployments.intent_classifier import IntentClassifier
-from deployments.policies import observe
-from deployments.providers import Wire
-from deployments.providers.anthropic import AnthropicWire
-from deployments.providers.http import HttpPool
-from deployments.providers.openai import OpenAIWire
-from deployments.providers.scripted import ScriptedWire
-from deployments.providers.vllm import VllmWire
+from deployments.places import HandleLanguageModel, places
+from deployments.providers.vllm import HandleEngine
 from deployments.tenant_scorers import TenantScorers
 from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
@@ -34,7 +28,7 @@ from domain.generation import GenerationRequest, Outcome
 from domain.model import Catalog, parse_catalog
 from domain.ports import Understanding
 from serve_app.catalog_watch import CatalogWatch
-from serve_app.generation_metrics import GenerationMetrics
+from serve_app.generating import Generating
 from serve_app.ingress.logs import configure_logging
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -52,7 +46,9 @@ from storage.unwritten import UnwrittenConversations
 class HostReplica:
     """A `ConversationHost` behind a handle."""
 
-    async def __init__(self, llm: DeploymentHandle, classifier: DeploymentHandle) -> None:  # type: ignore[misc]
+    async def __init__(  # type: ignore[misc]
+        self, llm: DeploymentHandle, classifier: DeploymentHandle, local: dict[str, DeploymentHandle]
+    ) -> None:
         settings = Settings()
         configure_logging(settings.log_level)
         self._pool = await open_pool(settings.required("database_url"), settings.database_connections)
@@ -70,7 +66,7 @@ class HostReplica:
             store=(UnwrittenConversations if settings.bench_no_postgres_writes else PostgresConversations)(self._pool),
             leases=self._leases,
             journal=self._journal,
-            llm=HandleLanguageModel(llm),
+            llm=HandleLanguageModel(llm, places(local)),
             classifier=HandleClassifier(classifier),
             catalog=Catalog(),
             resume=peers.resume,
@@ -138,51 +134,28 @@ class HostedLLMReplica:
     """A `HostedLLM` behind a handle. `local`: the deployments of the models that this service runs itself, by id."""
 
     async def __init__(self, local: dict[str, DeploymentHandle] | None = None) -> None:  # type: ignore[misc]
-        settings = Settings()
-        configure_logging(settings.log_level)
-        self._redis = open_redis(settings.required("redis_url"))
-        self._journal = RedisJournal(self._redis)
-        self._breakers = RedisBreakers(self._redis)
-        self._breakers.start()
-        pool = HttpPool(observe)
-        wires: dict[str, Wire] = {
-            "openai": OpenAIWire(pool),
-            "anthropic": AnthropicWire(pool),
-            "scripted": ScriptedWire(),
-            "vllm": VllmWire(local or {}),
-        }
-        self._llm = HostedLLM(self._journal, Catalog(), wires=wires, breakers=self._breakers)
-        self._pool = await open_pool(settings.required("database_url"), 1, 0)
-        self._watch = CatalogWatch(PostgresCatalog(self._pool), self._use)
-        self._metrics = MetricsPage("HostedLLM", self._redis)
-        self._llm.told = GenerationMetrics(self._llm, self._metrics.registry).told
-        self._metrics.start()
+        configure_logging(Settings().log_level)
+        engines = {model: HandleEngine(handle) for model, handle in (local or {}).items()}
+        self._generating = Generating("HostedLLM", engines)
+        await self._generating.start()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        await self._watch.configure(parse_catalog(user_config))
-
-    async def _use(self, catalog: Catalog) -> None:
-        await self._llm.reconfigure(catalog.model_dump(mode="json", by_alias=True))
+        await self._generating.configure(user_config)
 
     async def generate(self, request: GenerationRequest) -> Outcome | Refused:
-        await self._watch.knows(request.model)
-        return await answered(self._llm.generate(request))
+        return await self._generating.generate(request)
 
     async def cancel(self, request: GenerationRequest) -> Refused | None:
-        return await answered(self._llm.cancel(request))
+        return await self._generating.cancel(request)
 
     async def ping(self) -> dict[str, Any]:
-        return {"running": self._llm.running}
+        return {"running": self._generating.llm.running}
 
     async def check_health(self) -> None:
-        await self._llm.check_health()
+        await self._generating.llm.check_health()
 
     async def __del__(self) -> None:
-        await self._llm.close()
-        await self._watch.close()
-        await self._breakers.close()
-        await self._metrics.close()
-        await asyncio.gather(self._journal.close(), self._pool.close(), return_exceptions=True)
+        await self._generating.close()
 
 
 class ClassifierReplica:

@@ -1,11 +1,11 @@
-"""Models that this service runs itself: calls their deployments (deployments/local_server.py) over Serve's handles."""
+"""Models that this service runs itself: calls their engines, in this process or over their deployments' handles."""
 
 import contextlib
 import hashlib
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
@@ -42,38 +42,59 @@ class Fault:
     code: int
 
 
-class VllmWire:
-    """Calls the deployments in `handles`, by model id. A conversation's calls meet at one replica while it lives."""
+class Engine(Protocol):
+    """What answers for one local model. Calls of one `session` meet at one replica while it lives."""
 
-    def __init__(self, handles: Mapping[str, DeploymentHandle]) -> None:
-        self._handles = {model: plain(handle).options(stream=True) for model, handle in handles.items()}
+    def answer(self, asked: Asked, session: str) -> AsyncGenerator[list[str | Fault], None]:
+        """OpenAI's server-sent events, in lists of what came together. Closing it ends the engine's request."""
+        ...
+
+
+class HandleEngine:
+    """The replicas behind a handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = plain(handle).options(stream=True)
+
+    async def answer(self, asked: Asked, session: str) -> AsyncGenerator[list[str | Fault], None]:
+        replica = self._handle.options(session_id=session)
+        arriving = apart(lambda: replica.answer.remote(asked))  # beside another call of the generation, for one
+        try:
+            async for events in arriving:
+                yield events
+        finally:
+            with contextlib.suppress(Exception):
+                arriving.cancel()  # does nothing once it has ended
+
+
+class VllmWire:
+    """Calls the `engines`, by model id."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
 
     async def stream(self, route: Route, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
-        handle, options = self._handles.get(route.model.id), route.model.vllm
-        if handle is None or options is None:
+        engine, options = self._engines.get(route.model.id), route.model.vllm
+        if engine is None or options is None:
             raise ProviderFailure(
                 f"the model {route.id!r} has no deployment: vLLM models are deployed when the service starts, and one "
                 "that was added or changed since needs a new deployment"
             )
         asked = Asked(body_for(route, request, options), adapter_of(request.tenant, options))
-        session = request.session or request.turn_id
-        replica = handle.options(session_id=f"{request.tenant}:{session}")
-        arriving = apart(lambda: replica.answer.remote(asked))  # beside another call of the generation, for one
+        session = f"{request.tenant}:{request.session or request.turn_id}"
         reader = ChatReader(route.provider, None)
         try:
-            async for events in arriving:
-                if (piece := read(events, reader, route)) is not None:
-                    yield piece
+            async with contextlib.aclosing(engine.answer(asked, session)) as arriving:
+                async for events in arriving:
+                    if (piece := read(events, reader, route)) is not None:
+                        yield piece
         except BackPressureError:
             raise ProviderFailure(f"the model {route.id!r} has too many requests waiting", True) from None
         except ProviderFailure:
             raise
         except Exception as error:
-            log.warning("the deployment of %s failed: %r", route.id, error)
-            raise ProviderFailure(f"the deployment of the model {route.id!r} failed", True) from error
-        finally:
-            with contextlib.suppress(Exception):
-                arriving.cancel()  # does nothing once it has ended
+            log.warning("the engine of %s failed: %r", route.id, error)
+            raise ProviderFailure(f"the engine of the model {route.id!r} failed", True) from error
 
     async def close(self) -> None:
         """Nothing is held open between two calls."""

@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+from deployments.local_llm import deployment_name, local_models
+from domain.model import parse_catalog
+
 LOCAL = Path(__file__).resolve().parents[2] / "configs" / "local.yaml"
 
 
@@ -21,6 +24,8 @@ def local_config(port: int, catalog: dict[str, Any] | None, path: Path = LOCAL) 
         for application in config["applications"]:
             if local:
                 application["args"] = {"catalog": {"providers": local}}
+                for model in local_models(parse_catalog({"providers": local})):
+                    application["deployments"].append({"name": deployment_name(model), "user_config": catalog})
             for deployment in application.get("deployments", []):
                 if "user_config" in deployment:
                     deployment["user_config"] = catalog

@@ -18,8 +18,9 @@ class MemoryJournal:
     def __init__(self):
         self.events, self.sealed, self.beats = [], [], []
         self.claims, self.elsewhere, self.lose_at = set(), False, None
-        self.gate = asyncio.Event()
+        self.gate, self.claiming = asyncio.Event(), asyncio.Event()
         self.gate.set()
+        self.claiming.set()
         self.error = None
 
     @property
@@ -37,6 +38,7 @@ class MemoryJournal:
         return len(self.events)
 
     async def claim(self, request, writer):
+        await self.claiming.wait()
         self.claims.add((request.name, writer))
         return not self.elsewhere
 
@@ -67,10 +69,10 @@ async def journal():
     return journal
 
 
-@pytest.fixture
-async def llm(mock, journal):
+@pytest.fixture(params=[False, True], ids=["", "eager"])
+async def llm(mock, journal, request):
     provider = {"name": "mock", "base_url": mock.url, "retries": 0, "models": [{"id": "mock*"}]}
-    llm = HostedLLM(journal, parse_catalog({"providers": [provider]}), beat=0.01)
+    llm = HostedLLM(journal, parse_catalog({"providers": [provider]}), beat=0.01, eager=request.param)
     yield llm
     await llm.close()
 
@@ -135,9 +137,46 @@ async def test_numbers_that_others_gave_out_meanwhile_are_no_gap(llm, journal):
 async def test_another_process_holds_it(llm, journal, mock):
     journal.elsewhere = True
     assert (await llm.generate(ask())).ending == "elsewhere"
-    assert (mock.calls, journal.sealed) == (0, [])
+    assert journal.sealed == [] and len(journal.events) == 1
     journal.elsewhere = False
     assert (await llm.generate(ask())).ending == "completed"
+
+
+@pytest.mark.parametrize("llm", [False], indirect=True)
+async def test_no_provider_is_asked_before_the_generation_is_known_to_be_this_processs(llm, journal, mock):
+    journal.elsewhere = True
+    await llm.generate(ask())
+    assert mock.calls == 0
+
+
+@pytest.mark.parametrize("llm", [True], indirect=True)
+@pytest.mark.parametrize("model", ["mock,n=6", "mock,n=5000,itl=1"], ids=["has ended", "still speaks"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_an_eager_one_asks_at_once_and_says_nothing_before(llm, journal, mock, model, elsewhere):
+    journal.elsewhere = elsewhere
+    journal.claiming.clear()
+    call = asyncio.create_task(llm.generate(ask(model)))
+    await until(lambda: llm._running and waiting(llm) >= 5)
+    assert not call.done() and len(journal.events) == 1
+    journal.claiming.set()
+    if elsewhere:
+        assert (await call).ending == "elsewhere"
+        assert len(journal.events) == 1 and not llm.running
+        await until(lambda: not mock.open_streams)
+    else:
+        await until(lambda: journal.texts)
+        await llm.cancel(ask(model))
+        assert (await call).text == "".join(journal.texts)
+
+
+@pytest.mark.parametrize("llm", [True], indirect=True)
+async def test_a_replaced_model_is_told_after_the_claim(llm, journal):
+    journal.claiming.clear()
+    call = asyncio.create_task(llm.generate(ask("mock,status=500", chain=("mock,n=3",))))
+    await until(lambda: llm._running and len(next(iter(llm._running.values()))[0].trace) == 1)
+    journal.claiming.set()
+    outcome = await call
+    assert outcome.models == ((2, "mock,n=3", outcome.models[0][2]),) and outcome.text == text(3)
 
 
 @pytest.mark.parametrize("error", [None, JournalUnavailable(), OSError()])

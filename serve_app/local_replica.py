@@ -1,0 +1,91 @@
+"""What runs in each replica of a local model: vLLM, and the generations that begin with this model.
+
+Their text goes from the engine straight to the journal. Imported only where vLLM and `ray.serve.llm` are installed.
+"""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from ray import serve
+from ray.serve.llm import LLMConfig
+
+from deployments.autoscaling import WAITING
+from deployments.local_llm import deployment_name, local_models
+from deployments.local_server import LocalLLM
+from deployments.providers.vllm import Asked, Engine, Fault, HandleEngine
+from domain.commands import Refused
+from domain.generation import GenerationRequest, Outcome
+from domain.model import Catalog
+from serve_app.generating import Generating
+from serve_app.ingress.logs import configure_logging
+from serve_app.settings import Settings
+
+
+class LocalLLMReplica(LocalLLM):
+    """A `LocalLLM` that also is a `LanguageModel`. `answer` stays for generations that run elsewhere."""
+
+    async def __init__(self, llm_config: LLMConfig, *, adapters: Mapping[str, str] | None = None) -> None:  # type: ignore[misc]
+        await super().__init__(llm_config, adapters=adapters)
+        configure_logging(Settings().log_level)
+        self._model: str = llm_config.model_id
+        self._engines: dict[str, Engine] = {self._model: OwnEngine(self)}
+        name = serve.get_replica_context().deployment
+        self._generating = Generating(name, self._engines, self._seen, eager=True)
+        await self._generating.start()
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        await self._generating.configure(user_config)
+
+    async def generate(self, request: GenerationRequest) -> Outcome | Refused:
+        return await self._generating.generate(request)
+
+    async def cancel(self, request: GenerationRequest) -> Refused | None:
+        return await self._generating.cancel(request)
+
+    async def ping(self) -> dict[str, Any]:
+        return {**await super().ping(), "generations": self._generating.llm.running}
+
+    async def check_health(self) -> None:
+        await super().check_health()
+        await self._generating.llm.check_health()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """The engine's, and who waits in front of it."""
+        told = await super().record_autoscaling_stats()
+        return {**told, WAITING: told[WAITING] + self._generating.waiting} if told else told
+
+    async def __del__(self) -> None:
+        await self._generating.close()
+        await super().__del__()
+
+    def _seen(self, catalog: Catalog) -> Catalog:
+        """Other local models are reached by their handles; this one takes so many calls at once."""
+        application = serve.get_replica_context().app_name
+        for model in local_models(catalog):
+            if model.id not in self._engines:
+                handle = serve.get_deployment_handle(deployment_name(model), application)
+                self._engines[model.id] = HandleEngine(handle)
+        return bounded(catalog, self._model)
+
+
+class OwnEngine:
+    """The engine in this process."""
+
+    def __init__(self, server: LocalLLM) -> None:
+        self._server = server
+
+    def answer(self, asked: Asked, session: str) -> AsyncGenerator[list[str | Fault], None]:
+        return self._server.answer(asked)
+
+
+def bounded(catalog: Catalog, model_id: str) -> Catalog:
+    """With as many places for the local model as one replica has; who waits for them is served fairly among tenants."""
+    route = catalog.find(model_id)
+    if route is None or route.model.vllm is None:
+        return catalog
+    places = route.model.vllm.max_ongoing_requests
+    model = route.model.model_copy(update={"concurrency": min(places, route.model.concurrency or places)})
+    models = [model if one.id == model_id else one for one in route.provider.models]
+    provider = route.provider.model_copy(update={"models": models})
+    providers = [provider if one.name == provider.name else one for one in catalog.providers]
+    return catalog.model_copy(update={"providers": providers})
