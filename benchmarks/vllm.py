@@ -1,7 +1,8 @@
 """`python -m benchmarks vllm`: a local model through the whole service, and through ray.serve.llm's own OpenAI app.
 
-The model is that of tests/tiny_llama.py, on this CPU. The systems run one after the other, in rounds. The clients are
-those of a chat: each holds a conversation of a few turns, which the service keeps and the app is sent whole.
+The model is that of tests/tiny_llama.py, on this CPU. Both systems stand all the while and are asked in turns, a few
+seconds each: what else a machine does changes its speed by the minute, so ratios are those of neighbours. The clients
+are those of a chat: each holds a conversation of a few turns, which the service keeps and the app is sent whole.
 """
 
 import argparse
@@ -73,9 +74,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sub-command."""
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128, help="of a reply")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=20, help="measured time of a system in a round")
-    parser.add_argument("--warm-up", type=float, default=6)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=8, help="measured time of a system in a round")
+    parser.add_argument("--warm-up", type=float, default=3)
+    parser.add_argument(
+        "--spread", type=float, default=1, help="seconds over which the clients begin; with 0 they march in step"
+    )
     parser.add_argument(
         "--affinity", action="store_true", help="instead: two replicas, conversations routed by session and by prefix"
     )
@@ -104,7 +108,7 @@ def affinity(chosen: argparse.Namespace, console: Console) -> None:
 
 
 def compare(chosen: argparse.Namespace, console: Console) -> None:
-    """Rounds of both systems, in turns; medians over the rounds, and the service's ratios to the app."""
+    """Rounds of both systems, in turns; medians over the rounds, and of the service's ratios to the app in each."""
     from tests.tiny_llama import tiny_llama
 
     figures: dict[str, list[Figures]] = {SERVICE: [], UNKEPT: [], APP: []}
@@ -112,20 +116,16 @@ def compare(chosen: argparse.Namespace, console: Console) -> None:
         folder = Path(name)
         folder.chmod(0o755)
         model = local_model(tiny_llama(folder / "model"))
-
-        def put(system: str, endpoint: Endpoint) -> None:
-            figures[system].append(run(load(endpoint, chosen)))
-            console.print(system, figures[system][-1])
-
-        for number in range(chosen.rounds):
-            own = folder / str(number)
-            own.mkdir(mode=0o755)
-            order: list[Callable[[], None]] = [
-                lambda own=own: _service(own, model, put),
-                lambda own=own: _app(own, model, put),
-            ]
-            for measured in order if number % 2 == 0 else reversed(order):
-                measured()
+        with service(folder, [model]) as (url, key), serve_llm.start(folder, model) as app:
+            endpoints = {
+                SERVICE: Endpoint(f"{url}/v1", key, f"{url}/api/v1/conversations"),
+                UNKEPT: Endpoint(f"{url}/v1", key),
+                APP: Endpoint(app),
+            }
+            for number in range(chosen.rounds):
+                for system in [*figures][:: 1 if number % 2 == 0 else -1]:
+                    figures[system].append(run(load(endpoints[system], chosen)))
+                    console.print(system, figures[system][-1])
     console.print(table(figures))
 
 
@@ -134,17 +134,6 @@ def local_model(source: Path) -> dict[str, Any]:
     engine = {"max_model_len": 8192, "dtype": "bfloat16", "max_num_seqs": 64}
     options = {"source": str(source), "accelerator": "cpu", "num_cpus": 0.5, "engine": engine}
     return {"id": "tiny", "context_tokens": 8192, "max_output_tokens": 512, "vllm": options}
-
-
-def _service(folder: Path, model: dict[str, Any], put: Callable[[str, Endpoint], None]) -> None:
-    with service(folder, [model]) as (url, key):
-        put(SERVICE, Endpoint(f"{url}/v1", key, f"{url}/api/v1/conversations"))
-        put(UNKEPT, Endpoint(f"{url}/v1", key))
-
-
-def _app(folder: Path, model: dict[str, Any], put: Callable[[str, Endpoint], None]) -> None:
-    with serve_llm.start(folder, model) as url:
-        put(APP, Endpoint(url))
 
 
 @contextlib.contextmanager
@@ -175,6 +164,7 @@ async def load(endpoint: Endpoint, chosen: argparse.Namespace) -> Figures:
         closes = opens + chosen.seconds
 
         async def client(number: int) -> None:
+            await asyncio.sleep(chosen.spread * number / chosen.clients)
             while _now() < closes:
                 async for reply in conversation(session, endpoint, number, chosen.tokens, lambda: _now() < closes):
                     replies.append(reply)
@@ -257,20 +247,23 @@ def _now() -> float:
 
 
 def table(figures: dict[str, list[Figures]]) -> Table:
-    """Medians over the rounds, with the ratio to the OpenAI app."""
+    """Medians over the rounds, and of the ratios to the OpenAI app."""
 
     def median(system: str, name: str) -> float:
         return statistics.median(getattr(one, name) for one in figures[system])
 
+    def ratio(system: str, name: str) -> float:
+        rounds = zip(figures[system], figures[APP], strict=True)
+        return statistics.median(getattr(ours, name) / getattr(theirs, name) for ours, theirs in rounds)
+
     shown = Table("", "tokens/s", "ratio", "first token p50", "ratio", "p99", "reply p50")
     for system in figures:
-        rate, first = median(system, "tokens_per_s"), median(system, "first_p50_ms")
         shown.add_row(
             system,
-            f"{rate:,.0f}",
-            f"{rate / median(APP, 'tokens_per_s'):.2f}",
-            f"{first:.0f} ms",
-            f"{first / median(APP, 'first_p50_ms'):.2f}",
+            f"{median(system, 'tokens_per_s'):,.0f}",
+            f"{ratio(system, 'tokens_per_s'):.2f}",
+            f"{median(system, 'first_p50_ms'):.0f} ms",
+            f"{ratio(system, 'first_p50_ms'):.2f}",
             f"{median(system, 'first_p99_ms'):.0f} ms",
             f"{median(system, 'reply_p50_ms'):.0f} ms",
         )

@@ -18,6 +18,7 @@ whichever replica has room, what waits in an engine stays with that engine.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+USUAL_STEP, LULL, LATELY = 0.01, 1.0, 20  # seconds; seconds; steps
 POLICY = "deployments.autoscaling:QueueAndCache"
 RUNNING, WAITING, CACHE = "requests_running", "requests_waiting", "kv_cache_usage"
 
@@ -89,15 +91,22 @@ class QueueAndCache:
 class EngineLoad:
     """What the engines of one replica last told: vLLM's stat logger, of which only `record` does something here.
 
-    `finished` hears the id of each request as soon as its last token is there.
+    `finished` hears the id of each request as soon as its last token is there. `step`: seconds from one step of the
+    engine to the next, lately, while it has work.
     """
 
     finished: Callable[[str], None] = lambda request_id: None
+    step: float = USUAL_STEP
+    _stepped: float = 0.0
     _told: dict[int, Any] = field(default_factory=dict)
 
     def record(
         self, scheduler_stats: Any, iteration_stats: Any, mm_cache_stats: Any = None, engine_idx: int = 0
     ) -> None:
+        now = time.monotonic()
+        if (since := now - self._stepped) < LULL:
+            self.step += (since - self.step) / LATELY
+        self._stepped = now
         if scheduler_stats is not None:
             self._told[engine_idx] = scheduler_stats
         for ended in iteration_stats.finished_requests if iteration_stats is not None else ():

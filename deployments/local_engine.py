@@ -12,7 +12,8 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 WAITS = "BRAIN_VLLM_WAITS"
-NICE = 19  # the least there is
+NICE = 5
+FEW = 4  # cores
 SPIN, PAUSE = 1e-3, 50e-6  # seconds; with the kernel's timer slack a pause takes about 0.1 ms
 
 
@@ -23,19 +24,34 @@ def wait_politely() -> None:
     where each has a core to itself. On a machine's only cores it starves whoever is not in their scheduling group:
     under Linux's autogroups that is PostgreSQL, Redis and every client, whose wake-ups then took 3 to 30 ms.
 
-    They are nice, too: a turn passes through a dozen short waits for a processor before its first token and after its
+    They give way, too: a turn passes through a dozen short waits for a processor before its first token and after its
     last one, and none of them should outlast a step of the engine.
     """
     if os.environ.get(WAITS) != "1":
         return
     if multiprocessing.parent_process() is not None:  # the engine and its workers, not the replica that they serve
-        os.setpriority(os.PRIO_PROCESS, 0, NICE)
+        give_way()
     from vllm.distributed.device_communicators import shm_broadcast
 
     if hasattr(shm_broadcast, "sched_yield"):
         shm_broadcast.sched_yield = soon_asleep()
     else:
         log.warning("this version of vLLM waits in another way: its processes may starve others")
+
+
+def give_way() -> None:
+    """Be scheduled as a batch job is, which interrupts nobody, and a little less than others.
+
+    With few cores, on any of them: vLLM would bind the model's threads to all but one, and there they wait for whoever
+    else runs on these, while the other one is idle.
+    """
+    if hasattr(os, "SCHED_BATCH"):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    os.setpriority(os.PRIO_PROCESS, 0, NICE)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores <= FEW and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(cores - 1, 1)))
 
 
 def soon_asleep() -> Callable[[], None]:

@@ -1,8 +1,6 @@
 """vLLM in a deployment of `ray.serve.llm`; imported only where both are installed."""
 
-import asyncio
 import contextlib
-import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import SimpleNamespace
@@ -15,9 +13,11 @@ from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
 
 from deployments.autoscaling import ReportsLoad
+from deployments.beat import Beat
 from deployments.providers.vllm import Asked, Fault
 
-STEP, MOST = 0.003, 0.05  # seconds between two chunks of an answer: for each answer that runs, and at most
+AT_ONCE = 2  # so that a step's chunks cost the same, however many answers run
+MOST = 0.1  # seconds between two chunks of an answer
 
 
 class BadAdapter(Exception):
@@ -29,12 +29,12 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
 
     async def __init__(self, llm_config: LLMConfig, *, adapters: Mapping[str, str] | None = None) -> None:  # type: ignore[misc]
         self._adapters = dict(adapters or {})
-        self._answering: dict[str, asyncio.Event] = {}  # by the engine's request: whether its last token is there
+        self._beat = Beat(self._interval)  # its answers are named as the engine names its requests
         await super().__init__(llm_config)
 
     async def start(self) -> None:
         await super().start()
-        self._load.finished = self._finished
+        self._load.finished = self._beat.end
 
     async def answer(self, asked: Asked) -> AsyncGenerator[list[str | Fault], None]:
         """OpenAI's server-sent events: the first token's at once, then the rarer the more answers run.
@@ -42,35 +42,26 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
         Closing it aborts the engine's request. What the engine does not take is told by a `Fault`.
         """
         name = uuid.uuid4().hex
-        ended = self._answering[f"chatcmpl-{name}"] = asyncio.Event()
         try:
             request = ChatCompletionRequest(**asked.body, request_id=name)
             request.model = await self._served(asked.adapter)
-            chunks = paced(self.engine.chat(request), lambda: self._beat(ended))
-            async with contextlib.aclosing(chunks) as lists:
-                async for arrived in lists:
-                    yield [one if isinstance(one, str) else Fault(one.error.message, one.error.code) for one in arrived]
+            with self._beat.answer(f"chatcmpl-{name}"):
+                chunks = paced(self.engine.chat(request), lambda: self._beat.wait(f"chatcmpl-{name}"))
+                async with contextlib.aclosing(chunks) as lists:
+                    async for arrived in lists:
+                        yield [one if isinstance(one, str) else _fault(one) for one in arrived]
         except ValidationError as error:
             yield [Fault(error.errors(include_url=False, include_input=False)[0]["msg"], 400)]
         except BadAdapter as error:
             yield [Fault(str(error), 400)]
-        finally:
-            del self._answering[f"chatcmpl-{name}"]
 
-    async def _beat(self, ended: asyncio.Event) -> None:
-        """Until the next beat of a clock that all answers share: their chunks then travel and are handled together."""
-        beat = min(STEP * len(self._answering), MOST)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(beat - time.monotonic() % beat):
-                await ended.wait()
-
-    def _finished(self, request_id: str) -> None:
-        if (ended := self._answering.get(request_id)) is not None:
-            ended.set()
+    def _interval(self) -> float:
+        """So long that the answers' chunks, all together, are `AT_ONCE` for each step of the engine."""
+        return min(self._load.step * len(self._beat) / AT_ONCE, MOST)
 
     async def ping(self) -> dict[str, Any]:
         """How many answers the engine works on."""
-        return {"running": len(self._answering)}
+        return {"running": len(self._beat)}
 
     async def _served(self, adapter: str | None) -> str:
         """vLLM's name of the model with this adapter, loaded if need be."""
@@ -92,6 +83,10 @@ class FolderOnEveryNode(CallbackBase):  # type: ignore[misc]
 
     async def on_before_node_init(self) -> None:
         self.ctx.run_init_node = False
+
+
+def _fault(response: Any) -> Fault:
+    return Fault(response.error.message, response.error.code)
 
 
 async def paced(
