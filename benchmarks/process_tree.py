@@ -38,6 +38,21 @@ def below(pid: int | None = None) -> list[psutil.Process]:
     return []
 
 
+@contextlib.contextmanager
+def asleep(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """These and all below them are stopped (SIGSTOP) while the block runs."""
+    stopped = {one for process in processes for one in (process, *below(process.pid))}
+    try:
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
 def end(processes: Iterable[psutil.Process], patience: float = 3) -> None:
     """SIGTERM, then after `patience` seconds SIGKILL."""
     left = list(processes)

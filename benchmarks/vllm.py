@@ -1,8 +1,9 @@
 """`python -m benchmarks vllm`: a local model through the whole service, and through ray.serve.llm's own OpenAI app.
 
 The model is that of tests/tiny_llama.py, on this CPU. Both systems stand all the while and are asked in turns, a few
-seconds each: what else a machine does changes its speed by the minute, so ratios are those of neighbours. The clients
-are those of a chat: each holds a conversation of a few turns, which the service keeps and the app is sent whole.
+seconds each, while the other one sleeps: what else a machine does changes its speed by the minute, so ratios are those
+of neighbours. The clients are those of a chat: each holds a conversation of a few turns, which the service keeps and
+the app is sent whole.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.comparison import run
-from benchmarks.process_tree import started
+from benchmarks.process_tree import asleep, below, started
 from benchmarks.systems import free_port, serve_llm
 from benchmarks.targets import data_of
 
@@ -116,7 +117,12 @@ def compare(chosen: argparse.Namespace, console: Console) -> None:
         folder = Path(name)
         folder.chmod(0o755)
         model = local_model(tiny_llama(folder / "model"))
-        with service(folder, [model]) as (url, key), serve_llm.start(folder, model) as app:
+        before = set(below())
+        with contextlib.ExitStack() as stack:
+            url, key = stack.enter_context(service(folder, [model]))
+            ours = set(below()) - before
+            app = stack.enter_context(serve_llm.start(folder, model))
+            theirs = set(below()) - before - ours
             endpoints = {
                 SERVICE: Endpoint(f"{url}/v1", key, f"{url}/api/v1/conversations"),
                 UNKEPT: Endpoint(f"{url}/v1", key),
@@ -124,7 +130,8 @@ def compare(chosen: argparse.Namespace, console: Console) -> None:
             }
             for number in range(chosen.rounds):
                 for system in [*figures][:: 1 if number % 2 == 0 else -1]:
-                    figures[system].append(run(load(endpoints[system], chosen)))
+                    with asleep(ours if system == APP else theirs):
+                        figures[system].append(run(load(endpoints[system], chosen)))
                     console.print(system, figures[system][-1])
     console.print(table(figures))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -79,7 +79,8 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
         try:
             await pool.release(lease, timeout=5)
         except _LOST:
-            lease.terminate()
+            with suppress(asyncpg.InterfaceError):  # the pool has taken it back, and ends it itself
+                lease.terminate()
 
 
 async def call(pool: Pool, sql: str, *args: Any) -> Any:
