@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 WAITS = "BRAIN_VLLM_WAITS"
 NICE = 5
 FEW = 4  # cores
-SPIN, PAUSE = 1e-3, 50e-6  # seconds; with the kernel's timer slack a pause takes about 0.1 ms
+SPIN, PAUSE, APART = 2e-4, 2e-4, 5e-4  # seconds
 
 
 def wait_politely() -> None:
@@ -55,18 +55,21 @@ def give_way() -> None:
 
 
 def soon_asleep() -> Callable[[], None]:
-    """What a waiting loop calls each time round: it yields for `SPIN` seconds, then sleeps."""
-    last = began = 0.0
+    """What a waiting loop calls each time round: it yields for `SPIN` seconds, then sleeps for `PAUSE` each time.
+
+    After `APART` without a call the loop did something else meanwhile, and this is another wait.
+    """
+    left = began = float("-inf")
 
     def wait() -> None:
-        nonlocal last, began
+        nonlocal left, began
         now = time.monotonic()
-        if now - last > SPIN:  # the loop did something else meanwhile: this is another wait
+        if now - left > APART:
             began = now
-        last = now
         if now - began < SPIN:
             os.sched_yield()
         else:
             time.sleep(PAUSE)
+        left = time.monotonic()
 
     return wait

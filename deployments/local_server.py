@@ -16,7 +16,6 @@ from deployments.autoscaling import ReportsLoad
 from deployments.beat import Beat
 from deployments.providers.vllm import Asked, Fault
 
-AT_ONCE = 2  # so that a step's chunks cost the same, however many answers run
 MOST = 0.1  # seconds between two chunks of an answer
 
 
@@ -56,8 +55,9 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
             yield [Fault(str(error), 400)]
 
     def _interval(self) -> float:
-        """So long that the answers' chunks, all together, are `AT_ONCE` for each step of the engine."""
-        return min(self._load.step * len(self._beat) / AT_ONCE, MOST)
+        """So long that all answers together have a chunk for each step of the engine: what they cost does not grow
+        with their number."""
+        return min(self._load.step * len(self._beat), MOST)
 
     async def ping(self) -> dict[str, Any]:
         """How many answers the engine works on."""

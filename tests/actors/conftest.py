@@ -66,8 +66,10 @@ class Switch:
 
     def __init__(self, make):
         self._make, self.current = make, make()
+        self.asked = []
 
     async def generate(self, request):
+        self.asked.append(request)
         return await self.current.generate(request)
 
     async def cancel(self, request):

@@ -14,8 +14,8 @@ class Stubborn:
     async def acquire(self, **options: Any) -> Any:
         return await self._pool.acquire(**options)
 
-    async def release(self, lease: Any, timeout: float) -> None:
-        await self._pool.release(lease, timeout=timeout)
+    async def release(self, lease: Any, **options: Any) -> None:
+        await self._pool.release(lease, **options)
         raise TimeoutError
 
 

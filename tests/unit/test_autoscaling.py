@@ -135,6 +135,19 @@ def test_the_end_of_a_request_is_told_with_the_step_that_brought_it():
     assert ended == ["chatcmpl-a", "chatcmpl-b"]
 
 
+def test_a_step_is_as_long_as_the_last_ones_were_and_a_lull_is_none(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(autoscaling.time, "monotonic", lambda: now[0])
+    load = EngineLoad()
+    for _ in range(200):
+        now[0] += 0.05
+        load.record(stats(2, 0, 0.5), None)
+    assert load.step == pytest.approx(0.05, rel=0.01)
+    now[0] += 60
+    load.record(stats(1, 0, 0.5), None)
+    assert load.step == pytest.approx(0.05, rel=0.01)
+
+
 class Server:
     """As `LLMServer` starts: its engine stands once `start` has run."""
 

