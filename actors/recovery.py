@@ -183,7 +183,7 @@ def _remember(live: LiveTurn, progress: Progress) -> None:
 
 def _joining(run: TurnRun) -> GenerationRequest:
     live = run.live
-    if live.request is not None and live.request.attempt == live.attempt:
+    if live.request is not None and live.request.attempt == live.attempt and live.request.model:
         return replace(live.request, join=True)
     model, *others = reversed([said["model"] for _, said in sorted(live.said.items()) if said["type"] == MODEL] or [""])
     key = run.key

@@ -66,6 +66,7 @@ class HostedLLM:
         self.counting = Counting()
         self.policies = Composed(self._wires, self.counting, breakers, sleep, monotonic)
         self.told: Callable[[Outcome], None] = lambda outcome: None  # hears of each generation's end once
+        self.failing: Callable[[], None] = lambda: None  # called before a failure is told to anyone
         self._interval, self._eager = beat, eager
         self._running: dict[Name, tuple[Generation, asyncio.Task[Outcome]]] = {}
         self._finished: OrderedDict[Name, tuple[float, Outcome]] = OrderedDict()
@@ -165,6 +166,8 @@ class HostedLLM:
                 outcome = await generation.run()
                 recording.end()
                 await writing
+                if outcome.ending == "failed":
+                    self.failing()
             except asyncio.CancelledError:
                 if not recording.refused:
                     raise

@@ -59,6 +59,10 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
         with their number."""
         return min(self._load.step * len(self._beat), MOST)
 
+    @property
+    def engine_is_dead(self) -> bool:
+        return bool(getattr(getattr(self.engine, "_engine_client", None), "errored", False))
+
     async def ping(self) -> dict[str, Any]:
         """How many answers the engine works on."""
         return {"running": len(self._beat)}

@@ -16,12 +16,18 @@ from domain.errors import Unavailable
 from domain.generation import GenerationRequest, Outcome
 
 log = logging.getLogger("brain.handles")
-GRACE = 1.0  # seconds from the last replica's death until calls count as lost that nobody has answered
+GRACE = 130.0
+"""Seconds from when the last replica has gone until calls count as lost that nobody has answered.
+
+Longer than a replica which leaves goes on with what it has (`deployments.local_llm.DRAIN`): it is gone for the routers
+from the beginning. Calls of a replica that dies fail at once. So this is for a call that none of them got, and that no
+new one takes from Serve's queue.
+"""
 CANCELLING = 5.0  # seconds
 
 
 class Place:
-    """One local model's replicas (`serve_app.local_replica`). A conversation's calls meet at one of them."""
+    """One local model's replicas (`serve_app.local_replica`). A conversation's calls meet at one that is not full."""
 
     def __init__(self, handle: DeploymentHandle, replicas: Replicas | None = None, grace: float = GRACE) -> None:
         self._handle = plain(handle)
@@ -52,7 +58,7 @@ class Place:
     async def cancel(self, request: GenerationRequest) -> None:
         """At all replicas: which of them has it may have changed."""
         try:
-            await self._handle.broadcast("cancel", request).results_async(timeout_s=CANCELLING, return_exceptions=True)
+            await self._handle.broadcast("cancel", request).results_async(return_exceptions=True)
         except Exception as error:  # there may be none any more, and whoever wants the end asks again
             log.warning("a cancel did not reach all replicas of %s: %r", self._handle.deployment_name, error)
 
@@ -87,13 +93,19 @@ class HandleLanguageModel:
     async def cancel(self, request: GenerationRequest) -> None:
         handle = self._handle.options(session_id=request.turn_id)
         hosted = ask(lambda: handle.cancel.remote(request))
-        await asyncio.gather(hosted, *(place.cancel(request) for place in self._places(request)))
+        try:
+            async with asyncio.timeout(CANCELLING):
+                await asyncio.gather(hosted, *(place.cancel(request) for place in self._places(request)))
+        except TimeoutError:
+            raise Unavailable("not everybody has heard of the cancel") from None
 
     def _places(self, request: GenerationRequest) -> list[Place]:
         """Where the generation may run, or would begin. The sides of a turn share its claim: they share a process."""
         if request.side is not None:
             return []
         models = (request.model, *(request.chain if request.join else ()))
+        if request.join and not request.model:  # nothing is known of it
+            models = tuple(self._local)
         return [place for model in models if (place := self._local.get(model)) is not None and place.open]
 
 

@@ -43,12 +43,14 @@ class Recording:
 
     async def claim(self) -> bool:
         """False if another process holds this generation; without a journal it goes on unrecorded."""
-        if self._request.journal:
-            claimed = await self._told(self._journal.claim(self._request, self._writer))
-            self.claimed, self.refused, self.lost = bool(claimed), claimed is False, claimed is None
-        else:
-            self.lost = True
-        self._ready.set()
+        try:
+            if self._request.journal:
+                claimed = await self._told(self._journal.claim(self._request, self._writer))
+                self.claimed, self.refused, self.lost = bool(claimed), claimed is False, claimed is None
+            else:
+                self.lost = True
+        finally:
+            self._ready.set()
         return not self.refused
 
     def quiet_since(self, moment: float) -> bool:

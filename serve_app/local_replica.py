@@ -3,6 +3,8 @@
 Their text goes from the engine straight to the journal. Imported only where vLLM and `ray.serve.llm` are installed.
 """
 
+import logging
+import os
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -20,6 +22,8 @@ from serve_app.generating import Generating
 from serve_app.ingress.logs import configure_logging
 from serve_app.settings import Settings
 
+log = logging.getLogger("brain.local")
+
 
 class LocalLLMReplica(LocalLLM):
     """A `LocalLLM` that also is a `LanguageModel`. `answer` stays for generations that run elsewhere."""
@@ -30,8 +34,10 @@ class LocalLLMReplica(LocalLLM):
         self._model: str = llm_config.model_id
         self._engines: dict[str, Engine] = {self._model: OwnEngine(self)}
         name = serve.get_replica_context().deployment
-        self._generating = Generating(name, self._engines, self._seen, eager=True)
-        await self._generating.start()
+        generating = Generating(name, self._engines, self._seen, eager=True)
+        generating.llm.failing = self._die_with_the_engine
+        await generating.start()
+        self._generating = generating
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         await self._generating.configure(user_config)
@@ -55,15 +61,30 @@ class LocalLLMReplica(LocalLLM):
         return {**told, WAITING: told[WAITING] + self._generating.waiting} if told else told
 
     async def __del__(self) -> None:
-        await self._generating.close()
-        await super().__del__()
+        try:
+            if hasattr(self, "_generating"):  # else the start has failed
+                await self._generating.close()
+        finally:
+            await super().__del__()
+
+    def _die_with_the_engine(self) -> None:
+        """At once, before the failure is told: so that the turns' owners see a lost process, and begin again or go on
+        where there is an engine. Serve would end this replica too, some health checks later."""
+        if self.engine_is_dead:
+            log.critical("the engine of %s has died, and this replica with it", self._model)
+            os._exit(1)
 
     def _seen(self, catalog: Catalog) -> Catalog:
         """Other local models are reached by their handles; this one takes so many calls at once."""
         application = serve.get_replica_context().app_name
         for model in local_models(catalog):
-            if model.id not in self._engines:
+            if model.id in self._engines:
+                continue
+            try:
                 handle = serve.get_deployment_handle(deployment_name(model), application)
+            except KeyError:
+                log.warning("the model %s has no deployment yet", model.id)
+            else:
                 self._engines[model.id] = HandleEngine(handle)
         return bounded(catalog, self._model)
 

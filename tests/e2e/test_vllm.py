@@ -162,12 +162,17 @@ def test_a_tenant_with_two_hosted_models_and_a_local_one(brain: Brain) -> None:
         brain.http.put(settings, json={}).raise_for_status()
 
 
-def test_a_replica_that_dies_in_mid_answer_costs_no_word(brain: Brain) -> None:
+@pytest.mark.parametrize("victim", ["replica", "engine"])
+def test_a_replica_that_dies_in_mid_answer_costs_no_word(brain: Brain, victim: str) -> None:
     conversation = brain.conversation()
     stream = brain.stream(conversation, "hello", **says(1500)).deltas(5)
     engine, worker = brain.processes("VLLM::EngineCore"), brain.processes("VLLM::Worker")
     (replica,) = brain.replicas("LocalLLM")
-    replica.kill()
+    if victim == "replica":
+        replica.kill()
+    else:
+        for process in engine:
+            process.kill()
     events = resumed(brain, stream, 200)
     check_ids(events)
     assert events[-1]["type"] == "turn.completed", events[-1]

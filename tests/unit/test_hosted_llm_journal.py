@@ -169,6 +169,13 @@ async def test_an_eager_one_asks_at_once_and_says_nothing_before(llm, journal, m
         assert (await call).text == "".join(journal.texts)
 
 
+async def test_before_a_failure_is_told_the_process_may_end_itself(llm, journal):
+    seen = []
+    llm.failing = lambda: seen.append(list(journal.sealed))
+    await llm.generate(ask("mock,status=500"))
+    assert seen == [[]] and len(journal.sealed) == 1
+
+
 @pytest.mark.parametrize("llm", [True], indirect=True)
 async def test_a_replaced_model_is_told_after_the_claim(llm, journal):
     journal.claiming.clear()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from deployments import places
 from deployments.handles import answered
 from deployments.places import HandleLanguageModel, Place
 from deployments.presence import Replicas
@@ -127,6 +128,19 @@ async def test_who_joins_looks_in_every_place(there: bool) -> None:
     model = llm(hosted, local, replicas(1))
     assert await model.generate(request("other", chain=("tiny",), join=True)) == found
     assert (local.asked, hosted.asked) == (["generate"], [] if there else ["generate"])
+
+
+async def test_who_joins_and_knows_no_model_looks_everywhere() -> None:
+    found = Outcome("completed", "hi")
+    hosted, local = Handle(), Handle(found)
+    assert await llm(hosted, local, replicas(1)).generate(request("", join=True)) == found
+    assert hosted.asked == []
+
+
+async def test_a_cancel_that_is_not_heard_in_time_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "CANCELLING", 0.01)
+    with pytest.raises(Unavailable):
+        await llm(Handle(), Handle(), replicas(1)).cancel(request())
 
 
 async def test_a_generation_that_is_held_elsewhere_is_not_begun_again() -> None:
