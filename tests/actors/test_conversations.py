@@ -123,7 +123,7 @@ async def test_the_next_owner_looks_for_a_generation_where_its_models_are(world,
     await world.kill(first)
     await world.host()
     await eventually(lambda: _replied(world, key))
-    asked, *joined = world.llm.asked
+    asked, *joined = [one for one in world.llm.asked if one.turn_id == accepted.turn.id]
     assert joined and {(one.model, one.chain, one.session) for one in joined if one.join} == {(SLOW, (), asked.session)}
 
 
