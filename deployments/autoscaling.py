@@ -13,8 +13,8 @@ that period, and calls the policy in its controller ten times a second. It appli
 factors of the configuration itself, and starts the first replica of a model that has none as soon as a handle reports a
 request: the policy is not asked then. So what the policy answers is only the number that the present load needs.
 
-Keep a deployment's `max_ongoing_requests` near what one replica's cache holds: what waits at the handles goes to
-whichever replica has room, what waits in an engine stays with that engine.
+Keep a model's `max_ongoing_requests` near what one replica's cache holds: what is more goes to a replica that has room,
+or waits in a queue that is fair among tenants, and counts as waiting; what waits in an engine stays with that engine.
 """
 
 import logging

@@ -43,7 +43,7 @@ def give_way() -> None:
     """Be scheduled as a batch job is, which interrupts nobody, and a little less than others.
 
     With few cores, on any of them: vLLM would bind the model's threads to all but one, and there they wait for whoever
-    else runs on these, while the other one is idle.
+    else runs on these.
     """
     if hasattr(os, "SCHED_BATCH"):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -32,8 +32,8 @@ class Place:
     def __init__(self, handle: DeploymentHandle, replicas: Replicas | None = None, grace: float = GRACE) -> None:
         self._handle = plain(handle)
         self._replicas = replicas or replicas_of(handle.deployment_name)
-        self._grace, self._lost = grace, asyncio.Event()
-        self._loop = asyncio.get_running_loop()
+        self._grace, self._loop = grace, asyncio.get_running_loop()
+        self._lost = self._loop.create_future()  # of all calls that wait now
         self._replicas.on_gone(self._perhaps_gone)
 
     @property
@@ -45,15 +45,13 @@ class Place:
         """As `LanguageModel`; raises `Unavailable` too once there is no replica any more that could still answer."""
         handle = self._handle.options(session_id=f"{request.tenant}:{request.session or request.turn_id}")
         answer = asyncio.ensure_future(ask(lambda: handle.generate.remote(request)))
-        lost = asyncio.ensure_future(self._lost.wait())
         try:
-            await asyncio.wait((answer, lost), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((answer, self._lost), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise Unavailable("the model's last replica is gone")
             return answer.result()  # type: ignore[no-any-return]
         finally:
             answer.cancel()
-            lost.cancel()
 
     async def cancel(self, request: GenerationRequest) -> None:
         """At all replicas: which of them has it may have changed."""
@@ -68,8 +66,8 @@ class Place:
 
     def _gone(self) -> None:
         if not self.open:
-            self._lost.set()
-            self._lost = asyncio.Event()
+            self._lost.set_result(None)
+            self._lost = self._loop.create_future()
 
 
 class HandleLanguageModel:

@@ -4,7 +4,6 @@ A handle waits for a replica where there is none, and cannot be asked. Its route
 here: not to a part of its own module, which Serve copies into each process with the router's class.
 """
 
-import threading
 from collections.abc import Callable
 
 
@@ -27,10 +26,8 @@ class Replicas:
 
 
 _known: dict[str, Replicas] = {}
-_lock = threading.Lock()
 
 
 def replicas_of(deployment: str) -> Replicas:
     """Of the deployment of this name, in this process's application."""
-    with _lock:
-        return _known.setdefault(deployment, Replicas())
+    return _known.setdefault(deployment, Replicas())

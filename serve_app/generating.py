@@ -86,3 +86,18 @@ class Generating:
 
     async def _use(self, catalog: Catalog) -> None:
         await self.llm.reconfigure(self._seen(catalog).model_dump(mode="json", by_alias=True))
+
+
+class RunsGenerations:
+    """The methods of such a replica that others call over a handle."""
+
+    _generating: Generating
+
+    async def reconfigure(self, user_config: dict[str, Any]) -> None:
+        await self._generating.configure(user_config)
+
+    async def generate(self, request: GenerationRequest) -> Outcome | Refused:
+        return await self._generating.generate(request)
+
+    async def cancel(self, request: GenerationRequest) -> Refused | None:
+        return await self._generating.cancel(request)

@@ -15,17 +15,15 @@ from deployments.autoscaling import WAITING
 from deployments.local_llm import deployment_name, local_models
 from deployments.local_server import LocalLLM
 from deployments.providers.vllm import Asked, Engine, Fault, HandleEngine
-from domain.commands import Refused
-from domain.generation import GenerationRequest, Outcome
 from domain.model import Catalog
-from serve_app.generating import Generating
+from serve_app.generating import Generating, RunsGenerations
 from serve_app.ingress.logs import configure_logging
 from serve_app.settings import Settings
 
 log = logging.getLogger("brain.local")
 
 
-class LocalLLMReplica(LocalLLM):
+class LocalLLMReplica(RunsGenerations, LocalLLM):
     """A `LocalLLM` that also is a `LanguageModel`. `answer` stays for generations that run elsewhere."""
 
     async def __init__(self, llm_config: LLMConfig, *, adapters: Mapping[str, str] | None = None) -> None:  # type: ignore[misc]
@@ -38,15 +36,6 @@ class LocalLLMReplica(LocalLLM):
         generating.llm.failing = self._die_with_the_engine
         await generating.start()
         self._generating = generating
-
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        await self._generating.configure(user_config)
-
-    async def generate(self, request: GenerationRequest) -> Outcome | Refused:
-        return await self._generating.generate(request)
-
-    async def cancel(self, request: GenerationRequest) -> Refused | None:
-        return await self._generating.cancel(request)
 
     async def ping(self) -> dict[str, Any]:
         return {**await super().ping(), "generations": self._generating.llm.running}

@@ -24,11 +24,10 @@ from deployments.tenant_scorers import TenantScorers
 from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
-from domain.generation import GenerationRequest, Outcome
 from domain.model import Catalog, parse_catalog
 from domain.ports import Understanding
 from serve_app.catalog_watch import CatalogWatch
-from serve_app.generating import Generating
+from serve_app.generating import Generating, RunsGenerations
 from serve_app.ingress.logs import configure_logging
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -130,7 +129,7 @@ class HostReplica:
         await asyncio.gather(self._journal.close(), self._pool.close(), return_exceptions=True)
 
 
-class HostedLLMReplica:
+class HostedLLMReplica(RunsGenerations):
     """A `HostedLLM` behind a handle. `local`: the deployments of the models that this service runs itself, by id."""
 
     async def __init__(self, local: dict[str, DeploymentHandle] | None = None) -> None:  # type: ignore[misc]
@@ -138,15 +137,6 @@ class HostedLLMReplica:
         engines = {model: HandleEngine(handle) for model, handle in (local or {}).items()}
         self._generating = Generating("HostedLLM", engines)
         await self._generating.start()
-
-    async def reconfigure(self, user_config: dict[str, Any]) -> None:
-        await self._generating.configure(user_config)
-
-    async def generate(self, request: GenerationRequest) -> Outcome | Refused:
-        return await self._generating.generate(request)
-
-    async def cancel(self, request: GenerationRequest) -> Refused | None:
-        return await self._generating.cancel(request)
 
     async def ping(self) -> dict[str, Any]:
         return {"running": self._generating.llm.running}

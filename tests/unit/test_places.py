@@ -103,8 +103,15 @@ async def test_refusals_and_deaths_are_told_as_the_ports_tell_them() -> None:
         await llm(Handle(), Handle(RuntimeError("the actor died")), replicas(1)).generate(request())
 
 
-async def test_a_call_that_no_replica_is_left_for_is_lost() -> None:
+async def test_a_call_that_no_replica_is_left_for_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would wait in Serve's queue for the next replica, however long that takes."""
+    looked, look = asyncio.Event(), Place._gone
+
+    def watched(place: Place) -> None:
+        look(place)
+        looked.set()
+
+    monkeypatch.setattr(Place, "_gone", watched)
     running, local = replicas(2), Handle()
     model = llm(Handle(), local, running)
     call = asyncio.create_task(model.generate(request()))
@@ -113,10 +120,11 @@ async def test_a_call_that_no_replica_is_left_for_is_lost() -> None:
     running.tell(1)
     running.tell(0)
     running.tell(1)  # in time
-    await asyncio.sleep(0.05)
-    assert not call.done()
-    running.tell(0)
     async with asyncio.timeout(5):
+        await looked.wait()
+        await asyncio.sleep(0)
+        assert not call.done()
+        running.tell(0)
         with pytest.raises(Unavailable, match="last replica"):
             await call
 
