@@ -105,22 +105,27 @@ def test_a_registered_provider_answers_through_every_replica_within_seconds_and_
 
 
 def test_a_changed_price_counts_within_seconds(brain, registered):
-    first = native(brain.http, "fresh").json()["message"]
-    answer = brain.http.put(
-        "/api/v1/admin/models/second/fresh", json={"upstream": "mock,n=8", "price_in": 10.0, "price_out": 20.0}
+    # A model of its own: a replica that has not read the removal yet would charge another test's calls its price.
+    path = "/api/v1/admin/models/second/priced"
+    cheap = {"upstream": "mock,n=8", "price_in": 1.0, "price_out": 2.0}
+    assert brain.http.put(path, json=cheap).status_code == 200
+    answered = wait_until(
+        lambda: answer if (answer := native(brain.http, "priced")).status_code == 200 else None, 5, what="the model"
     )
+    first = answered.json()["message"]
+    answer = brain.http.put(path, json=cheap | {"price_in": 10.0, "price_out": 20.0})
     assert answer.status_code == 200
-    assert brain.http.get("/api/v1/models/fresh").json()["price_in"] in (1.0, 10.0)
+    assert brain.http.get("/api/v1/models/priced").json()["price_in"] in (1.0, 10.0)
 
     def dearer() -> bool:
-        found = native(brain.http, "fresh").json()["message"]
+        found = native(brain.http, "priced").json()["message"]
         assert found["usage"] == first["usage"]
         return found["cost_usd"] == pytest.approx(10 * first["cost_usd"])
 
     wait_until(dearer, 5, what="the new price")
 
     def told(client: httpx.Client) -> bool:
-        return client.get("/api/v1/models/fresh").json()["price_in"] == 10
+        return client.get("/api/v1/models/priced").json()["price_in"] == 10
 
     wait_until(lambda: everywhere(brain, brain.key, told), 5, what="the new price on every replica")
 
