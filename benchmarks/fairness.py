@@ -1,9 +1,9 @@
 """`python -m benchmarks fairness`: what one tenant at 50 times its share costs the others, fairly queued and not.
 
 A `HostedLLM` in this process calls the mock provider, with a bound on calls at once. The bound over the time that a
-call takes is the capacity; a tenant's share is its part of that. Calls arrive by a clock, whether or not earlier ones
-have ended, and the first token counts from when a call was due. The flood begins when the others are under way, and all
-that follows is measured. Without fair queueing means: all tenants as one.
+call takes, measured first, is the capacity; a tenant's share is its part of that. Calls arrive by a clock, whether or
+not earlier ones have ended, and the first token counts from when a call was due. The flood begins when the others are
+under way, and all that follows is measured. Without fair queueing means: all tenants as one.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import random
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from deployments.hosted_llm import HostedLLM
 from domain.errors import BrainError, JournalUnavailable
 from domain.generation import GenerationRequest, Outcome
 from domain.model import parse_catalog
+from serve_app.process import collect_seldom
 
 FLOOD = "flood"
 WARM_UP = 5  # calls, one after another, before anything is measured
@@ -98,12 +100,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def measure_fairness(chosen: argparse.Namespace, console: Console) -> None:
     """Alone, beside the flood, and beside it without fair queueing; at each load."""
     model = f"mock,n={chosen.tokens},ttft={chosen.first_token_ms},itl={chosen.gap_ms}"
-    call_s = (chosen.first_token_ms + chosen.gap_ms * (chosen.tokens - 1)) / 1000
     table = Table("load", "queue", "flood", "p50 ms", "p99 ms", "p99 to alone", "calls", "flood served/refused")
     with (
         tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name,
         mock.start(Path(name)) as provider,
     ):
+        call_s = run(_call_s(provider, model, chosen.places))
         for level in chosen.loads:
             load = Load(chosen.places, chosen.tenants, level, chosen.times, model, call_s, chosen.arrivals == "random")
             alone: float | None = None
@@ -129,19 +131,42 @@ def _row(load: Load, phase: Phase, fair: bool, flood: bool, alone: float) -> lis
     return [f"{load.load:g}", queue, f"{load.times:g} shares" if flood else "none", *times, calls, served]
 
 
-async def _phase(provider: Provider, load: Load, fair: bool, flood: bool, seconds: float) -> Phase:
+def _language_model(provider: Provider, places: int) -> HostedLLM:
     os.environ["BENCH_PROVIDER_KEY"] = provider.key
     entry = {
         "name": "mock",
         "base_url": provider.url,
         "key": "${BENCH_PROVIDER_KEY}",
-        "max_connections": load.places,
+        "max_connections": places,
         "models": [{"id": "mock*"}],
     }
-    llm = HostedLLM(NoJournal(), parse_catalog({"providers": [entry]}))  # type: ignore[arg-type]
+    return HostedLLM(NoJournal(), parse_catalog({"providers": [entry]}))  # type: ignore[arg-type]
+
+
+async def _call_s(provider: Provider, model: str, places: int) -> float:
+    """Seconds that a call holds its place while all are taken, the median."""
+    llm = _language_model(provider, places)
+    took: list[float] = []
+
+    async def place(number: int) -> None:
+        await asyncio.sleep(number / places)
+        for turn in range(WARM_UP):
+            began = time.monotonic()
+            messages = [{"role": "user", "content": "Where is my order?"}]
+            await llm.generate(GenerationRequest("t", f"turn_{number}_{turn}", 1, model, messages, journal=False))
+            took.append(time.monotonic() - began)
+
+    await asyncio.gather(*(place(number) for number in range(places)))
+    await llm.close()
+    return statistics.median(took)
+
+
+async def _phase(provider: Provider, load: Load, fair: bool, flood: bool, seconds: float) -> Phase:
+    llm = _language_model(provider, load.places)
     phase, calls, others = Phase(), set[asyncio.Task[None]](), list[asyncio.Task[None]]()
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # as Serve does
+    collect_seldom()
     begin = time.time() + 0.2
     measured = begin + WARM_UP * load.call_s
     end = measured + seconds

@@ -23,6 +23,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from deployments.engine_metrics import stat_loggers
+
 if TYPE_CHECKING:
     from ray.serve.config import AutoscalingContext
 
@@ -142,11 +144,11 @@ class ReportsLoad:
     async def start(self) -> None:
         await super().start()  # type: ignore[misc]
         self._load = EngineLoad()
-        loggers = getattr(getattr(self.engine, "_engine_client", None), "logger_manager", None)
+        loggers = stat_loggers(self.engine)
         if loggers is None:  # `disable_log_stats`, or another engine: the number of requests decides
             log.warning("the engine tells no statistics; its model scales by its requests alone")
         else:
-            loggers.stat_loggers.append(self._load)
+            loggers.append(self._load)
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Called by Serve."""

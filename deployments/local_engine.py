@@ -12,6 +12,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 WAITS = "BRAIN_VLLM_WAITS"
+BIND = "VLLM_CPU_OMP_THREADS_BIND"
 NICE = 5
 FEW = 4  # cores
 SPIN, PAUSE, APART = 2e-4, 2e-4, 5e-4  # seconds
@@ -42,16 +43,20 @@ def wait_politely() -> None:
 def give_way() -> None:
     """Be scheduled as a batch job is, which interrupts nobody, and a little less than others.
 
-    With few cores, on any of them: vLLM would bind the model's threads to all but one, and there they wait for whoever
-    else runs on these.
+    With few cores, on all but one, the engine and its workers together: they take turns, so a core that one of them
+    leaves is there for the other, and everybody else has one where none of them runs. vLLM would bind the workers
+    alone; then the engine waits for everybody else on the core that is left, and the workers for the engine.
     """
     if hasattr(os, "SCHED_BATCH"):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.setpriority(os.PRIO_PROCESS, 0, NICE)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores <= FEW and "VLLM_CPU_OMP_THREADS_BIND" not in os.environ:
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(cores - 1, 1)))
+    if not hasattr(os, "sched_setaffinity") or BIND in os.environ:
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) <= FEW:
+        os.environ[BIND] = "nobind"
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(len(cores) - 1, 1)))
+        os.sched_setaffinity(0, cores[:-1] or cores)
 
 
 def soon_asleep() -> Callable[[], None]:

@@ -11,9 +11,11 @@ from ray.llm._internal.common.callbacks.base import CallbackBase
 from ray.serve.llm import LLMConfig
 from ray.serve.llm.deployment import LLMServer
 from ray.serve.llm.openai_api_models import ChatCompletionRequest
+from vllm.envs import enable_envs_cache
 
 from deployments.autoscaling import ReportsLoad
 from deployments.beat import Beat
+from deployments.engine_metrics import sample_tokens, stat_loggers
 from deployments.providers.vllm import Asked, Fault
 
 MOST = 0.1  # seconds between two chunks of an answer
@@ -34,6 +36,8 @@ class LocalLLM(ReportsLoad, LLMServer):  # type: ignore[misc]
     async def start(self) -> None:
         await super().start()
         self._load.finished = self._beat.end
+        sample_tokens(stat_loggers(self.engine) or ())
+        enable_envs_cache()  # as the engine's own processes do: vLLM reads its settings for each token
 
     async def answer(self, asked: Asked) -> AsyncGenerator[list[str | Fault], None]:
         """OpenAI's server-sent events: the first token's at once, then the rarer the more answers run.

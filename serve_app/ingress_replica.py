@@ -13,9 +13,9 @@ from deployments.places import HandleLanguageModel, places
 from domain.model import Catalog, parse_catalog
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
-from serve_app.ingress.logs import configure_logging
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import IngressSettings, Parts
+from serve_app.process import prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.version import version
@@ -45,7 +45,7 @@ class IngressReplica:
         local: dict[str, DeploymentHandle],
     ) -> None:
         settings = Settings()
-        configure_logging(settings.log_level)
+        prepare(settings.log_level)
         redis_url = settings.required("redis_url")
         self._pool = await open_pool(settings.required("database_url"), settings.database_connections)
         self._redis = open_redis(redis_url)

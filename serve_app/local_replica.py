@@ -17,7 +17,7 @@ from deployments.local_server import LocalLLM
 from deployments.providers.vllm import Asked, Engine, Fault, HandleEngine
 from domain.model import Catalog
 from serve_app.generating import Generating, RunsGenerations
-from serve_app.ingress.logs import configure_logging
+from serve_app.process import prepare
 from serve_app.settings import Settings
 
 log = logging.getLogger("brain.local")
@@ -28,7 +28,7 @@ class LocalLLMReplica(RunsGenerations, LocalLLM):
 
     async def __init__(self, llm_config: LLMConfig, *, adapters: Mapping[str, str] | None = None) -> None:  # type: ignore[misc]
         await super().__init__(llm_config, adapters=adapters)
-        configure_logging(Settings().log_level)
+        prepare(Settings().log_level)
         self._model: str = llm_config.model_id
         self._engines: dict[str, Engine] = {self._model: OwnEngine(self)}
         name = serve.get_replica_context().deployment

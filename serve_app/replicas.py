@@ -28,7 +28,7 @@ from domain.model import Catalog, parse_catalog
 from domain.ports import Understanding
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.generating import Generating, RunsGenerations
-from serve_app.ingress.logs import configure_logging
+from serve_app.process import prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from storage import complexity_scorers
@@ -49,7 +49,7 @@ class HostReplica:
         self, llm: DeploymentHandle, classifier: DeploymentHandle, local: dict[str, DeploymentHandle]
     ) -> None:
         settings = Settings()
-        configure_logging(settings.log_level)
+        prepare(settings.log_level)
         self._pool = await open_pool(settings.required("database_url"), settings.database_connections)
         self._redis = open_redis(settings.required("redis_url"))
         self._journal = RedisJournal(self._redis)
@@ -133,7 +133,7 @@ class HostedLLMReplica(RunsGenerations):
     """A `HostedLLM` behind a handle. `local`: the deployments of the models that this service runs itself, by id."""
 
     async def __init__(self, local: dict[str, DeploymentHandle] | None = None) -> None:  # type: ignore[misc]
-        configure_logging(Settings().log_level)
+        prepare(Settings().log_level)
         engines = {model: HandleEngine(handle) for model, handle in (local or {}).items()}
         self._generating = Generating("HostedLLM", engines)
         await self._generating.start()
@@ -153,7 +153,7 @@ class ClassifierReplica:
 
     async def __init__(self, embedder: DeploymentHandle) -> None:  # type: ignore[misc]
         settings = Settings()
-        configure_logging(settings.log_level)
+        prepare(settings.log_level)
         self._pool = await open_pool(settings.required("database_url"), 2, min_size=0)
         self._classifier = IntentClassifier(
             HandleEmbedder(embedder),
@@ -177,7 +177,7 @@ class EmbedderReplica:
 
     def __init__(self) -> None:
         settings = Settings()
-        configure_logging(settings.log_level)
+        prepare(settings.log_level)
         self._embedder: Embedder | HostedEmbedder
         if settings.embedder_url is None:
             self._embedder = Embedder(settings.embedder_model)

