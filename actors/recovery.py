@@ -15,7 +15,7 @@ from actors.parts import Parts
 from actors.run import TurnRun
 from actors.sides import answer_side_by_side, end_sides
 from actors.telling import Events, failure, opening
-from actors.turn import LiveTurn
+from actors.turn import LiveTurn, unjournalled
 from domain.conversation import ConversationKey
 from domain.errors import BudgetExceeded, GenerationError, JournalUnavailable, NotFound, Overloaded, Unavailable
 from domain.events import ACCEPTED, CANDIDATE_COMPLETED, CANDIDATE_DELTA, DELTA, INTENT, MODEL, RESET, Layout
@@ -44,26 +44,41 @@ async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt)
     while True:
         try:
             if inherited:
-                found = await _inherit(run)
+                found = await _inherit(run, inherited)
             else:
                 found = await _begin(run, opening(live) if live.n == 0 else [])
         except Unavailable:
             await asyncio.sleep(POLL)
-            found = await _inherit(run)
+            found = await _inherit(run, inherited)
+        if isinstance(found, Lost):
+            live.calls = found.calls
+            if live.cancelled:
+                found = _ended(await _progress(parts, run.key, live), Outcome("cancelled"))
+            elif live.attempt + live.continued >= MAX_ATTEMPTS:
+                error = GenerationError("the generation was lost three times")
+                found = _ended(await _progress(parts, run.key, live), failure(error, live.id))
         if not isinstance(found, Lost):
-            return found
-        live.calls = found.calls
-        if live.cancelled:
-            progress = await _progress(parts, run.key, live)
-            return _ended(progress, Outcome("cancelled"))
-        if live.attempt + live.continued >= MAX_ATTEMPTS:
-            progress = await _progress(parts, run.key, live)
-            error = GenerationError("the generation was lost three times")
-            return _ended(progress, failure(error, live.id))
+            outcome, layout = found
+            lost = not layout or (inherited and layout == unjournalled())
+            return await _retold(run, outcome, next_attempt) if lost else found
         await _supersede(parts, run.key, live)
         await next_attempt(live, found.calls)
         live.begin_attempt()
         inherited = False
+
+
+async def _retold(run: TurnRun, outcome: Outcome, next_attempt: NextAttempt) -> Found:
+    """The same outcome as another attempt, told from its beginning: nobody knows how much of this one's text readers
+    have had, for its journal was lost."""
+    live = run.live
+    calls = live.calls
+    await _supersede(run.parts, run.key, live)
+    await next_attempt(live, ())
+    live.begin_attempt()
+    live.calls = calls
+    await run.say([*opening(live), *([(DELTA, {"text": outcome.text})] if outcome.text else [])])
+    layout: Layout = [{"type": kind, **data} for kind, data in opening(live)]
+    return outcome, [*layout, len(outcome.text)] if outcome.text else layout
 
 
 async def _begin(run: TurnRun, first: Events) -> Found | Lost:
@@ -87,7 +102,7 @@ async def _begin(run: TurnRun, first: Events) -> Found | Lost:
                 break
             await asyncio.sleep(POLL)
     if outcome.ending == "elsewhere":
-        return await _inherit(run)
+        return await _inherit(run, inherited=False)
     model = run.choice.selection.route.model if run.choice else None
     again = live.attempt + live.continued < MAX_ATTEMPTS
     if outcome.ending == "failed" and model and model.reset and outcome.text and again:
@@ -99,8 +114,11 @@ async def _begin(run: TurnRun, first: Events) -> Found | Lost:
     return outcome, layout
 
 
-async def _inherit(run: TurnRun) -> Found | Lost:
-    """Follow the current attempt to its end; it is lost if its generation is dead."""
+async def _inherit(run: TurnRun, inherited: bool) -> Found | Lost:
+    """Follow the current attempt to its end; it is lost if its generation is dead.
+
+    So is one of an empty journal, unless its own first owner knows that nothing was said (not `inherited`, no `n`).
+    """
     live, parts = run.live, run.parts
     while True:
         progress = await _progress(parts, run.key, live)
@@ -113,7 +131,7 @@ async def _inherit(run: TurnRun) -> Found | Lost:
             if not progress or progress.closed or live.cancelled or _has_candidates(progress):
                 await end_sides(run)
                 return Lost(lost_calls(run, progress))
-        elif progress is None or progress.alive:
+        elif progress is None or progress.alive or (not progress.events and (inherited or live.n)):
             try:
                 if live.cancelled:
                     await parts.llm.cancel(request)
@@ -125,8 +143,12 @@ async def _inherit(run: TurnRun) -> Found | Lost:
                 return outcome, layout if layout is not None else await _told(run, outcome)
             if progress is None:
                 return Lost(live.calls)
-            await asyncio.sleep(POLL)
-            continue
+            if progress.alive:
+                await asyncio.sleep(POLL)
+                continue
+            if live.n == 0:  # nothing was said yet, or the journal has lost it: what readers have, nobody knows
+                await run.say(opening(live))
+            return Lost(live.calls)
         said = any(event.type == DELTA for event in progress.events)
         goes_on = not progress.closed and continues(run, progress)
         if progress.closed or live.cancelled or (said and not goes_on):

@@ -16,7 +16,7 @@ from actors.window import Window
 from domain.context import Remembered, estimate_tokens
 from domain.conversation import ConversationKey
 from domain.errors import BrainError, JournalUnavailable
-from domain.events import INTENT, MODEL, Layout
+from domain.events import ACCEPTED, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
 from domain.ledger import Charge, Version, bounded, charges
@@ -103,13 +103,17 @@ class TurnRun:
         return choose(self.parts, ground.settings, self.window, question)
 
     async def say(self, events: Events) -> None:
-        """Append the owner's events. A journal that is away costs the stream its deltas, never the turn."""
+        """Append the owner's events. A journal that is away costs the stream its deltas, never the turn.
+
+        Nothing is said in an attempt whose opening is not there.
+        """
         live = self.live
         n: int | None = None
         if not events:
             return
+        known = live.n if events[0][0] in (ACCEPTED, RESET) else max(live.n, 1)
         try:
-            n = await self.parts.journal.append(self.key.tenant, live.id, live.attempt, events, live.n)
+            n = await self.parts.journal.append(self.key.tenant, live.id, live.attempt, events, known)
         except JournalUnavailable:
             n = None
         if n is not None:

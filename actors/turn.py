@@ -87,8 +87,7 @@ class LiveTurn:
 
     def layout(self, outcome: Outcome) -> Layout | None:
         """What the attempt's stream was, from what each side wrote; None if there is a hole in it."""
-        entries: dict[int, int | dict[str, Any]] = {**self.said, **self.spoken}
-        entries.update(dict(outcome.deltas))
+        entries: dict[int, int | dict[str, Any]] = {**dict(outcome.deltas), **self.said, **self.spoken}
         entries.update({n: {"type": "turn.model", "model": m, "reason": r} for n, m, r in outcome.models})
         if not entries:
             return unjournalled()

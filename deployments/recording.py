@@ -25,8 +25,8 @@ class Recording:
     """Writes a generation's deltas in order, one write at a time; what comes meanwhile goes into the next one.
 
     Nothing is written before `claim` has ended; it is `refused` where another process holds this generation. `deltas`
-    are the (n, length) of what the journal took. Once `lost`, nothing more is written: another process has taken over,
-    or the journal no longer holds what was written.
+    are the (n, length) of what the journal took, or may have taken. Once `lost`, nothing more is written: another
+    process has taken over, or the journal no longer holds what was written.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class Recording:
         self.deltas: list[tuple[int, int]] = []
         self.models: list[tuple[int, str, str]] = []
         self.claimed, self.refused, self.lost = False, False, False
+        self._unanswered = False
         self._journal, self._request, self._writer, self._monotonic = journal, request, writer, monotonic
         self._wrote_at = monotonic()
         self._n = request.n
@@ -121,6 +122,8 @@ class Recording:
                 length = None
             if n is None:
                 self.lost = True
+                if length is not None and self._unanswered and self._request.side is None:  # a reader may have it
+                    self.deltas.append((self._n + 1, length))
                 return
             self._n = n
             if length is not None:
@@ -146,10 +149,14 @@ class Recording:
 
     async def _told(self, call: Awaitable[Told]) -> Told | None:
         """The journal's answer, or None where it failed: no failure of the journal may cost a reply."""
+        self._unanswered = True
         try:
-            return await call
+            told = await call
         except JournalUnavailable as error:
             log.warning("%s: %s", self._request.name, error)
         except Exception:
             log.exception("%s: the journal failed", self._request.name)
+        else:
+            self._unanswered = False
+            return told
         return None

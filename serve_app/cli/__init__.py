@@ -21,6 +21,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(route.app, name="route")
 app.command("settings")(settings_command.settings)
 app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
+app.command("verify", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.verify)
 
 
 def _version(wanted: bool) -> None:

@@ -41,7 +41,7 @@ def events_after(stored: StoredTurn, position: Position) -> list[Event]:
         return [event for event in rebuilt if event.n > position.n]
     if position.attempt > turn.attempt:
         return []
-    first = [accepted(turn.id, stored.user_message)] if position.n == 0 else []
+    first = [accepted(turn.id, stored.user_message)] if position == Position(1, 0) else []
     return first + _of_attempt(stored)
 
 

@@ -89,8 +89,9 @@ class TurnStream:
     async def _stored(self) -> list[Event]:
         """The rest of the stream, if the turn has ended."""
         try:
-            if not (await self._parts.reader.turn_state(self._tenant, self._turn_id)).ended:
-                return []
+            turn = await self._parts.reader.turn(self._tenant, self._turn_id)
+            if not turn.status.ended:
+                return self._passed_over(turn.attempt)
             stored = await self._parts.reader.stored_turn(self._tenant, self._turn_id)
         except NotFound:
             self._over = True
@@ -102,6 +103,13 @@ class TurnStream:
         if not rest and self._attempt == stored.turn.attempt:  # the journal told more than was stored, but no end
             rest = [replace(events_after(stored, Position(self._attempt, 0))[-1], n=self._n + 1)]
         return rest
+
+    def _passed_over(self, attempt: int) -> list[Event]:
+        """A journal that was lost has not told that the reader's attempt was given up: he goes on with the next one."""
+        if attempt > self._attempt and self._n > 0:
+            self._attempt, self._n = attempt, 0
+            self._journalled = True
+        return []
 
     def _ended(self) -> bool:
         return self._over

@@ -127,7 +127,11 @@ class World:
         host._stopping = True
 
     async def trace(self, tenant, turn_id):
-        return await PostgresReader(self.pool).trace(tenant, turn_id)
+        return await self.reader.trace(tenant, turn_id)
+
+    @property
+    def reader(self):
+        return PostgresReader(self.pool)
 
     async def events(self, tenant, turn_id, position=None):
         found = []

@@ -1,0 +1,60 @@
+"""`python -m tests.faults`, also as `brain verify`: a campaign of faults, and the verdict on what its clients saw."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.faults import campaign, summary
+from tests.faults.checker import check
+from tests.faults.history import History
+from tests.faults.injector import FAULTS, HEAVY
+
+
+def main() -> int:
+    """0: nothing contradicts a sequential conversation. 1: something does, or the service did not come back."""
+    parser = argparse.ArgumentParser(prog="brain verify", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=120, help="how long clients work (120)")
+    parser.add_argument("--clients", type=int, default=16, help="at once (16)")
+    parser.add_argument("--seed", type=int, help="of the clients and the faults (a fresh one, which is printed)")
+    parser.add_argument("--without-faults", action="store_true", help="clients alone")
+    parser.add_argument("--ray", action="store_true", help="also end Ray itself, which takes a minute each time")
+    parser.add_argument("--history", type=Path, help="where the history is written (only after a violation: here)")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="judge a written history again, and do nothing else")
+    chosen = parser.parse_args()
+    console = Console()
+    if chosen.check is not None:
+        with chosen.check.open("rb") as lines:
+            found = check(History.of(lines))
+        for violation in found:
+            console.print(str(violation), markup=False)
+        console.print(f"{len(found)} violations")
+        return int(bool(found))
+    seed = campaign.fresh_seed() if chosen.seed is None else chosen.seed
+    console.print(f"seed {seed}")
+    faults = () if chosen.without_faults else FAULTS + (HEAVY if chosen.ray else ())
+    with console.status("starting the service") as status:
+        result = campaign.run(chosen.seconds, seed, chosen.clients, faults, status.update)
+        status.update("checking")
+        began = time.monotonic()
+        violations = check(result.history)
+        checked = time.monotonic() - began
+    for line in summary.lines(result, violations):
+        console.print(line, markup=False)
+    console.print(f"Checked in {checked:.1f} s.")
+    lost = [one for one in result.injected if one.recovered is None and one.ended]
+    if lost:
+        console.print(f"The service did not come back after: {' and '.join(lost[0].names)}")
+    if chosen.history or violations:
+        path = chosen.history or Path(f"history-{seed}.jsonl")
+        path.write_bytes(b"\n".join(result.history.lines()) + b"\n")
+        console.print(
+            f"The history: {path}; `brain verify --check {path}` judges it again, `--seed {seed}` draws the same"
+        )
+    return int(bool(violations or lost))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

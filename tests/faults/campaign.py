@@ -1,0 +1,170 @@
+"""A campaign: clients at work on a whole service while faults are injected, then everything that is left is read."""
+
+import asyncio
+import json
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import httpx
+
+from benchmarks.mock_spec import parse_model, reply_tokens
+from domain.turn import TurnStatus
+from tests.conftest import free_port
+from tests.e2e.brain import Brain, mock_provider
+from tests.faults.actions import Client, Shared
+from tests.faults.calls import Caller
+from tests.faults.history import History, Message, Operation, Provided, Stored, TurnState
+from tests.faults.injector import Fault, Injected, Injector
+
+GROUP = 4  # clients that share conversations
+AT_ONCE = 16  # reads at the end
+QUIET = 120.0  # seconds after which every turn has ended
+HASTY = {"connect": 2, "first_token": 5, "idle": 5, "total": 60}  # of the provider, seconds
+
+
+@dataclass(slots=True)
+class Result:
+    """`seconds`: how long clients worked. `calls`: how often the provider was asked, by message."""
+
+    seed: int
+    seconds: float
+    history: History = field(default_factory=History)
+    injected: list[Injected] = field(default_factory=list)
+    calls: dict[str, int] = field(default_factory=dict)
+
+
+@contextmanager
+def service() -> Iterator[tuple[Brain, str]]:
+    """`brain up` in a folder of its own, and the URL of the mock provider behind it."""
+    with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        with mock_provider(folder) as url:
+            models = [{"id": "small", "upstream": "mock,n=8"}, {"id": "mock*"}]
+            provider = {"name": "mock", "base_url": url, "key": "${MOCK_KEY}", "timeouts": HASTY, "models": models}
+            provider["breaker"] = {"failures": 1_000_000}
+            config = folder / "providers.yaml"
+            config.write_text(json.dumps({"providers": [provider], "routing": {"default": "small"}}))  # JSON is YAML
+            environment = {"MOCK_KEY": "k", "HOME": name}
+            brain = Brain(folder / "data", free_port(), ["--config", str(config)], environment).start()
+            try:
+                yield brain, url
+            finally:
+                for process in brain.processes():
+                    process.resume()
+                brain.stop(60)
+
+
+def run(
+    seconds: float, seed: int, clients: int, faults: tuple[Fault, ...], told: Callable[[str], None] = lambda said: None
+) -> Result:
+    """The same clients and faults for the same seed; what meets what is up to the machine."""
+    result = Result(seed, seconds)
+    with service() as (brain, provider):
+        injector = Injector(brain, seed, faults)
+        thread = threading.Thread(target=injector.run, daemon=True)
+        thread.start()
+        asyncio.run(_work(brain, result, clients, injector, told))
+        result.injected = injector.injected
+        thread.join(180)
+        told("reading what is left")
+        asyncio.run(_settle(brain, result.history))
+        result.calls = httpx.get(provider.removesuffix("/v1") + "/stats").json()["by_user"]
+    _provided(result)
+    return result
+
+
+def _session(brain: Brain) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        brain.url,
+        headers={"authorization": f"Bearer {brain.key}"},
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30),
+    )
+
+
+async def _work(brain: Brain, result: Result, clients: int, injector: Injector, told: Callable[[str], None]) -> None:
+    until = time.monotonic() + result.seconds
+    shared = [Shared() for _ in range(-(-clients // GROUP))]
+    async with _session(brain) as http:
+        working = [
+            Client(Caller(f"c{number}", http, result.history.add), f"{result.seed}/{number}", one, until).run()
+            for number, one in ((number, shared[number // GROUP]) for number in range(clients))
+        ]
+        telling = asyncio.create_task(_tell(result, injector, until, told))
+        await asyncio.gather(*working)
+        injector.stop.set()
+        telling.cancel()
+
+
+async def _tell(result: Result, injector: Injector, until: float, told: Callable[[str], None]) -> None:
+    while True:
+        left = max(until - time.monotonic(), 0.0)
+        told(f"{len(result.history.operations)} operations, {len(injector.injected)} faults, {left:.0f} s left")
+        await asyncio.sleep(1)
+
+
+async def _settle(brain: Brain, history: History) -> None:
+    """Wait for the ends of all turns, and read every conversation that anybody knows of."""
+    turns: dict[str, set[str]] = {}
+    for call in history.operations:
+        if call.conversation:
+            known = turns.setdefault(call.conversation, set())
+            known.update(message.turn for message, _ in call.sightings())
+            if call.turn_told:
+                known.add(call.turn_told)
+    places = asyncio.Semaphore(AT_ONCE)
+    async with _session(brain) as http:
+        caller, reader = Caller("settling", http, lambda call: None), Caller("reader", http, history.add)
+        await asyncio.gather(*(_stored(caller, reader, places, history, *item) for item in turns.items()))
+
+
+async def _stored(
+    caller: Caller, reader: Caller, places: asyncio.Semaphore, history: History, conversation: str, turns: set[str]
+) -> None:
+    """Also each turn's stream from its beginning, as somebody reads it who comes late."""
+    deadline = time.monotonic() + QUIET
+    states: list[TurnState] = []
+    for turn in sorted(turns):
+        while True:
+            async with places:
+                call = await caller.look(conversation, turn)
+            ended = call.turn is not None and call.turn.status.ended
+            if ended or call.outcome == "refused" or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.2)
+        if call.turn is not None:
+            states.append(call.turn)
+            async with places:
+                await reader.stream(conversation, turn, None)
+    async with places:
+        read: Operation = await caller.read(conversation)
+        while read.outcome == "unknown" and time.monotonic() < deadline:
+            read = await caller.read(conversation)
+    messages: tuple[Message, ...] | None = read.messages if read.outcome == "ok" else None
+    history.add(Stored(conversation, messages, tuple(states)))
+
+
+def _provided(result: Result) -> None:
+    """What the provider says to a message is known beforehand."""
+    for call in result.history.operations:
+        if call.kind == "send" and call.turn_told and "model" in call.options:
+            text = "".join(reply_tokens(call.content, parse_model(call.options["model"]).n))
+            number = min(result.calls.get(call.content, 0), 8)
+            result.history.add(Provided(call.turn_told, (text,) * number))
+
+
+def fresh_seed() -> int:
+    return int.from_bytes(os.urandom(4))
+
+
+def turns_of(history: History, status: TurnStatus) -> int:
+    """How many turns ended so."""
+    return sum(turn.status is status for stored in history.stored.values() for turn in stored.turns)
