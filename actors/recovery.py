@@ -33,25 +33,27 @@ NextAttempt = Callable[[LiveTurn, tuple[Charge, ...]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """An attempt that must be followed by another one, and what it is charged for."""
+    """An attempt that must be followed by another one, and what it is charged for. `silent`: its stream is empty."""
 
     calls: tuple[Charge, ...] = ()
+    silent: bool = False
 
 
 async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt) -> Found:
     """The outcome of a turn and the layout of its stream, over as many attempts as it takes (`MAX_ATTEMPTS`)."""
     live, parts = run.live, run.parts
     while True:
+        unsure = inherited and live.begun  # what was said is known by the journal alone
         try:
             if inherited:
-                found = await _inherit(run, inherited)
+                found = await _inherit(run, unsure)
             else:
                 found = await _begin(run, opening(live) if live.n == 0 else [])
         except Unavailable:
             await asyncio.sleep(POLL)
-            found = await _inherit(run, inherited)
+            found = await _inherit(run, unsure)
         if isinstance(found, Lost):
-            live.calls = found.calls
+            live.calls, lost = found.calls, found
             if live.cancelled:
                 found = _ended(await _progress(parts, run.key, live), Outcome("cancelled"))
             elif live.attempt + live.continued >= MAX_ATTEMPTS:
@@ -59,24 +61,22 @@ async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt)
                 found = _ended(await _progress(parts, run.key, live), failure(error, live.id))
         if not isinstance(found, Lost):
             outcome, layout = found
-            lost = not layout or (inherited and layout == unjournalled())
-            return await _retold(run, outcome, next_attempt) if lost else found
+            return _retold(live, outcome) if not layout or (unsure and layout == unjournalled()) else found
+        if lost.silent:
+            await run.say(opening(live))
         await _supersede(parts, run.key, live)
         await next_attempt(live, found.calls)
         live.begin_attempt()
         inherited = False
 
 
-async def _retold(run: TurnRun, outcome: Outcome, next_attempt: NextAttempt) -> Found:
-    """The same outcome as another attempt, told from its beginning: nobody knows how much of this one's text readers
-    have had, for its journal was lost."""
-    live = run.live
+def _retold(live: LiveTurn, outcome: Outcome) -> Found:
+    """The same outcome as another attempt: nobody knows how much of this one's text readers have had, for its journal
+    was lost. The commit of its end begins that attempt, so that until then the next owner can still find the outcome.
+    """
     calls = live.calls
-    await _supersede(run.parts, run.key, live)
-    await next_attempt(live, ())
     live.begin_attempt()
     live.calls = calls
-    await run.say([*opening(live), *([(DELTA, {"text": outcome.text})] if outcome.text else [])])
     layout: Layout = [{"type": kind, **data} for kind, data in opening(live)]
     return outcome, [*layout, len(outcome.text)] if outcome.text else layout
 
@@ -102,7 +102,7 @@ async def _begin(run: TurnRun, first: Events) -> Found | Lost:
                 break
             await asyncio.sleep(POLL)
     if outcome.ending == "elsewhere":
-        return await _inherit(run, inherited=False)
+        return await _inherit(run, unsure=False)
     model = run.choice.selection.route.model if run.choice else None
     again = live.attempt + live.continued < MAX_ATTEMPTS
     if outcome.ending == "failed" and model and model.reset and outcome.text and again:
@@ -114,12 +114,13 @@ async def _begin(run: TurnRun, first: Events) -> Found | Lost:
     return outcome, layout
 
 
-async def _inherit(run: TurnRun, inherited: bool) -> Found | Lost:
+async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
     """Follow the current attempt to its end; it is lost if its generation is dead.
 
-    So is one of an empty journal, unless its own first owner knows that nothing was said (not `inherited`, no `n`).
+    So is one of an empty journal, unless its owner knows that nothing was said (not `unsure`, no `n`).
     """
     live, parts = run.live, run.parts
+    deadline = time.monotonic() + parts.limits.admission
     while True:
         progress = await _progress(parts, run.key, live)
         if progress is not None:
@@ -127,28 +128,30 @@ async def _inherit(run: TurnRun, inherited: bool) -> Found | Lost:
             if progress.sealed is not None:
                 return _ended(progress, progress.sealed)
         request = live.request = _joining(run)
+        emptied = progress is not None and not progress.events and (unsure or live.n > 0)
         if live.asked.models:  # nobody but their first owner can tell how the sides ended
-            if not progress or progress.closed or live.cancelled or _has_candidates(progress):
+            if not progress or emptied or progress.closed or live.cancelled or _has_candidates(progress):
                 await end_sides(run)
-                return Lost(lost_calls(run, progress))
-        elif progress is None or progress.alive or (not progress.events and (inherited or live.n)):
+                return Lost(lost_calls(run, progress), silent=emptied and live.n == 0)
+        elif progress is None or progress.alive or emptied:
             try:
                 if live.cancelled:
                     await parts.llm.cancel(request)
                 outcome = await parts.llm.generate(request)
             except (Unavailable, Overloaded):
+                if emptied and time.monotonic() < deadline:
+                    await asyncio.sleep(POLL)
+                    continue  # it may run there all the same
                 outcome = Outcome("elsewhere")
             if outcome.ending != "elsewhere":
                 layout = live.layout(outcome)
                 return outcome, layout if layout is not None else await _told(run, outcome)
             if progress is None:
                 return Lost(live.calls)
-            if progress.alive:
-                await asyncio.sleep(POLL)
-                continue
-            if live.n == 0:  # nothing was said yet, or the journal has lost it: what readers have, nobody knows
-                await run.say(opening(live))
-            return Lost(live.calls)
+            if emptied and not progress.alive:
+                return Lost(live.calls, silent=live.n == 0)
+            await asyncio.sleep(POLL)
+            continue
         said = any(event.type == DELTA for event in progress.events)
         goes_on = not progress.closed and continues(run, progress)
         if progress.closed or live.cancelled or (said and not goes_on):

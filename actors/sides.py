@@ -46,7 +46,10 @@ async def answer_side_by_side(run: TurnRun, opening: Events) -> Outcome:
         await run.say(opening)
         if live.cancelled:
             return Outcome("cancelled")
-        sides = [Side(one, replace(run.request(one, ground), side=index)) for index, one in enumerate(choices)]
+        sides = [
+            Side(one, replace(run.request(one, ground), n=max(run.live.n, 1), side=index))
+            for index, one in enumerate(choices)
+        ]
         live.sides = tuple(side.request for side in sides)
         run.marks["generation"] = time.monotonic()
         order = await _all(run, sides)

@@ -19,7 +19,8 @@ from domain.turn import TurnStatus
 class LiveTurn:
     """`n` is the last event number that its owner knows of; `said` are the owner's own events by number.
 
-    `held`: USD of a budget that it may cost. `sides`: the generations of models that answer side by side.
+    `begun`: whether it ran already when it came into these hands. `held`: USD of a budget that it may cost. `sides`:
+    the generations of models that answer side by side.
 
     Of an attempt whose process died in mid-text: `prefix` is what it had said, `spoken` its deltas' lengths by number,
     `calls` what it is charged for, and `continued` how often an attempt went on from such a text.
@@ -30,6 +31,7 @@ class LiveTurn:
     attempt: int
     done: asyncio.Future[Ended]
     opened: asyncio.Future[bool]
+    begun: bool = False
     n: int = 0
     said: dict[int, dict[str, Any]] = field(default_factory=dict)
     cancelled: bool = False
@@ -51,6 +53,7 @@ class LiveTurn:
         loop = asyncio.get_running_loop()
         live = cls(asked, asked.turn.status, asked.turn.attempt, loop.create_future(), loop.create_future())
         live.cancelled, live.held = asked.cancel_requested, asked.reserved
+        live.begun = live.status is TurnStatus.RUNNING
         live.done.add_done_callback(_seen)  # nobody may be waiting for it
         return live
 

@@ -59,6 +59,8 @@ class TurnStream:
                         if fresh or self._silent():
                             self._spoke()
                             yield fresh
+                        if self._attempt > position.attempt and not self._n:
+                            break  # passed over: the source is that of an attempt which says nothing more
                 except TimeoutError:  # the source is spent; another one goes on at the same position
                     self._spoke()
                     yield await self._stored()
@@ -106,7 +108,7 @@ class TurnStream:
 
     def _passed_over(self, attempt: int) -> list[Event]:
         """A journal that was lost has not told that the reader's attempt was given up: he goes on with the next one."""
-        if attempt > self._attempt and self._n > 0:
+        if attempt > self._attempt and (self._n > 0 or self._attempt > 1):
             self._attempt, self._n = attempt, 0
             self._journalled = True
         return []

@@ -6,7 +6,7 @@ from benchmarks.mock_spec import reply_tokens
 from domain.errors import JournalUnavailable
 from domain.events import DELTA, INTENT, RESET
 from storage.redis import open_redis
-from tests.actors.test_conversations import SLOW, _said, eventually, text_of
+from tests.actors.test_conversations import SLOW, _said, eventually
 from tests.storage.conftest import make_conversation, make_send
 
 
@@ -39,9 +39,20 @@ async def test_its_generation_goes_on_and_its_text_is_told_from_the_beginning(wo
     whole = "".join(reply_tokens("once", 40))
     assert (ended.turn.status, ended.turn.attempt, ended.message.content) == ("completed", 2, whole)
     assert world.mock.by_user["once"] == 1, "nobody was asked again"
-    events = await world.events(key.tenant, turn)
-    second = [event for event in events if event.attempt == 2]
-    assert second[0].type == RESET and text_of(second) == whole
+    first_entry, *deltas = (await world.reader.stored_turn(key.tenant, turn)).layout
+    assert first_entry["type"] == RESET and deltas == [len(whole)]
+
+
+async def test_cancelled_it_says_so_in_another_attempt(world, key):
+    first, turn = await half_told(world, key)
+    await world.kill(first)
+    await world.llm.die()
+    await flush(world, key, turn)
+    await world.reader.request_cancel(key.tenant, turn)
+    await world.host()
+    ended = await eventually(lambda: world.store.ended(key.tenant, turn))
+    assert (ended.turn.status, ended.turn.attempt) == ("cancelled", 2)
+    assert [one["type"] for one in (await world.reader.stored_turn(key.tenant, turn)).layout] == [RESET]
 
 
 async def test_with_its_generation_another_attempt_begins(world, key):
