@@ -61,7 +61,11 @@ async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt)
                 found = _ended(await _progress(parts, run.key, live), failure(error, live.id))
         if not isinstance(found, Lost):
             outcome, layout = found
-            return _retold(live, outcome) if not layout or (unsure and layout == unjournalled()) else found
+            if not layout or (unsure and layout == unjournalled()):
+                return _retold(live, outcome)
+            if layout == unjournalled() and live.attempt > 1:  # readers have the attempt before, whatever it said
+                return outcome, _whole(live, outcome)
+            return found
         if lost.silent:
             await run.say(opening(live))
         await _supersede(parts, run.key, live)
@@ -77,8 +81,13 @@ def _retold(live: LiveTurn, outcome: Outcome) -> Found:
     calls = live.calls
     live.begin_attempt()
     live.calls = calls
+    return outcome, _whole(live, outcome)
+
+
+def _whole(live: LiveTurn, outcome: Outcome) -> Layout:
+    """A later attempt of which readers have had nothing yet."""
     layout: Layout = [{"type": kind, **data} for kind, data in opening(live)]
-    return outcome, [*layout, len(outcome.text)] if outcome.text else layout
+    return [*layout, len(outcome.text)] if outcome.text else layout
 
 
 async def _begin(run: TurnRun, first: Events) -> Found | Lost:

@@ -86,6 +86,21 @@ async def _told(world, key, turn):
             yield event
 
 
+async def test_a_later_attempt_that_no_journal_held_is_told_whole(world, key, monkeypatch):
+    _, turn = await half_told(world, key)
+
+    async def away(*args, **kwargs):
+        raise JournalUnavailable("away")
+
+    for name in ("append", "claim", "write", "progress"):
+        monkeypatch.setattr(world.journal, name, away)
+    await world.llm.die()
+    ended = await eventually(lambda: world.store.ended(key.tenant, turn))
+    assert (ended.turn.status, ended.turn.attempt) == ("completed", 2)
+    opening, *deltas = (await world.reader.stored_turn(key.tenant, turn)).layout
+    assert opening["type"] == RESET and deltas == [len(ended.message.content)]
+
+
 async def test_nothing_is_said_in_an_attempt_whose_opening_is_not_there(world, key, monkeypatch):
     """The journal is away for the opening and back for the intent: no stream begins with that."""
     append = world.journal.append
