@@ -27,13 +27,16 @@ for i = 5, #ARGV, 2 do
     if state == '.sealed' and not terminal[kind] and kind ~= '.next' then
         return -3
     end
-    if string.sub(kind, 1, 1) == '.' then
-        sub = sub + 1
-    else
-        n, sub = n + 1, 0
+    -- An attempt opens once: its owner says so again where the answer to the first time was lost.
+    if n == 0 or (kind ~= 'turn.accepted' and kind ~= 'turn.reset') then
+        if string.sub(kind, 1, 1) == '.' then
+            sub = sub + 1
+        else
+            n, sub = n + 1, 0
+        end
+        redis.call('XADD', KEYS[1], n .. '-' .. sub, 't', kind, 'd', ARGV[i + 1])
+        state = kind
     end
-    redis.call('XADD', KEYS[1], n .. '-' .. sub, 't', kind, 'd', ARGV[i + 1])
-    state = kind
     if terminal[kind] then
         ttl = '30'
     end
