@@ -1,8 +1,8 @@
 """vLLM's own metrics at a price that does not grow with the tokens.
 
 Its stat logger observes the time between two tokens for each token. Through Ray's metrics that is a Python call in the
-replica, and another one in the node's agent, which records each observation of a histogram anew: together they took
-more of a small machine than the rest of the service's part in a token. A sample tells the same distribution.
+replica, and another one in the node's agent, which records each observation of a histogram anew: together about 2 of
+71 ms of processor time for an answer of 128 tokens. A sample tells the same distribution.
 """
 
 from collections.abc import Iterable

@@ -28,7 +28,6 @@ class Shared:
     sent: dict[str, int] = field(default_factory=dict)
     turns: list[tuple[str, str]] = field(default_factory=list)
     replies: list[tuple[str, str]] = field(default_factory=list)
-    models: dict[str, str] = field(default_factory=dict)  # by what was said
 
 
 class Client:
@@ -163,7 +162,6 @@ class Client:
         model = f"mock,n={self._drawn.randint(1, 60)},itl={self._drawn.choice((0, 1, 5, 20, 40))}"
         if self._drawn.random() < 0.05:
             model += f",{self._drawn.choice(FAULTY)}"
-        self._shared.models[content] = model
         options = {"model": model}
         if self._drawn.random() < 0.1:
             options["on_busy"] = self._drawn.choice(("interrupt", "reject"))

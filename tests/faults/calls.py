@@ -72,7 +72,7 @@ class Caller:
         return await self._ask(call, "DELETE", f"/api/v1/conversations/{conversation}", None)
 
     async def read(self, conversation: str) -> Operation:
-        """All pages. Each page is one moment: only the first is sure to be of one before the next message."""
+        """All messages, page after page."""
         call = self._call("read", conversation)
         found: list[Message] = []
         path = f"{_messages(conversation)}?limit=100"
