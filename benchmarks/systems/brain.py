@@ -40,10 +40,14 @@ class Brain:
         port = (self.data / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[3]
         return f"postgresql://postgres:{quote(password)}@127.0.0.1:{port}/brain"
 
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        """The processes of its replicas, oldest first."""
+        found = [process for process in below() if _title(process).startswith("ray::ServeReplica:")]
+        return sorted((p for p in found if deployment in _title(p)), key=lambda p: p.create_time())
+
     def hosts(self) -> list[psutil.Process]:
         """The processes of the ConversationHost replicas, oldest first."""
-        found = [process for process in below() if _title(process).startswith("ray::ServeReplica:")]
-        return sorted((p for p in found if "ConversationHost" in _title(p)), key=lambda p: p.create_time())
+        return self.replicas("ConversationHost")
 
     def chat(self, *, kept: bool, name: Callable[[str], str] = str) -> ChatCompletions:
         """Its OpenAI-compatible side, with turns kept in conversations or not at all."""

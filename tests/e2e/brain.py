@@ -31,10 +31,18 @@ def clean_environment(**extra: str) -> dict[str, str]:
 
 
 class Brain:
-    """One `brain up`, started on `data`. `arguments` go to the command."""
+    """One `brain up`, started on `data`. `arguments` go to the command, or to the `module` that stands in for it."""
 
-    def __init__(self, data: Path, port: int, arguments: list[str], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        arguments: list[str],
+        environment: dict[str, str] | None = None,
+        module: str | None = None,
+    ) -> None:
         self.data, self.port, self.arguments = data, port, arguments
+        self.program = [sys.executable, "-m", module] if module else [str(BRAIN)]
         self.environment = environment or {}
         self.ready_file = data.with_name(data.name + ".ready")
         self.log = data.with_name(data.name + ".log")
@@ -42,7 +50,7 @@ class Brain:
 
     def start(self, timeout: float = 180) -> "Brain":
         self.ready_file.unlink(missing_ok=True)
-        command = [str(BRAIN), "up", "--data", str(self.data), "--port", str(self.port)]
+        command = [*self.program, "up", "--data", str(self.data), "--port", str(self.port)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--ready-file", str(self.ready_file), *self.arguments],

@@ -1,16 +1,17 @@
 """`python -m tests.faults`, also as `brain verify`: a campaign of faults, and the verdict on what its clients saw."""
 
 import argparse
+import re
 import sys
 import time
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.faults import campaign, summary
+from tests.faults import campaign, report, summary
 from tests.faults.checker import check
+from tests.faults.faults import FAULTS, HEAVY
 from tests.faults.history import History
-from tests.faults.injector import FAULTS, HEAVY
 
 
 def main() -> int:
@@ -20,8 +21,12 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16, help="at once (16)")
     parser.add_argument("--seed", type=int, help="of the clients and the faults (a fresh one, which is printed)")
     parser.add_argument("--without-faults", action="store_true", help="clients alone")
-    parser.add_argument("--ray", action="store_true", help="also end Ray itself, which takes a minute each time")
+    parser.add_argument(
+        "--ray", action="store_true", help="also end Ray itself or take its memory: up to a minute each"
+    )
+    parser.add_argument("--only", default="", metavar="PATTERN", help="faults whose name has this regular expression")
     parser.add_argument("--history", type=Path, help="where the history is written (only after a violation: here)")
+    parser.add_argument("--report", type=Path, metavar="PAGE", help="put the figures into this page of Markdown")
     parser.add_argument("--check", type=Path, metavar="FILE", help="judge a written history again, and do nothing else")
     chosen = parser.parse_args()
     console = Console()
@@ -35,6 +40,7 @@ def main() -> int:
     seed = campaign.fresh_seed() if chosen.seed is None else chosen.seed
     console.print(f"seed {seed}")
     faults = () if chosen.without_faults else FAULTS + (HEAVY if chosen.ray else ())
+    faults = tuple(one for one in faults if re.search(chosen.only, one.name))
     with console.status("starting the service") as status:
         result = campaign.run(chosen.seconds, seed, chosen.clients, faults, status.update)
         status.update("checking")
@@ -44,6 +50,8 @@ def main() -> int:
     for line in summary.lines(result, violations):
         console.print(line, markup=False)
     console.print(f"Checked in {checked:.1f} s.")
+    if chosen.report:
+        report.write(chosen.report, result, violations)
     lost = [one for one in result.injected if one.recovered is None and one.ended]
     if lost:
         console.print(f"The service did not come back after: {' and '.join(lost[0].names)}")

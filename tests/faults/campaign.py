@@ -1,32 +1,28 @@
 """A campaign: clients at work on a whole service while faults are injected, then everything that is left is read."""
 
 import asyncio
-import json
 import os
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import aiohttp
 import httpx
 
 from benchmarks.mock_spec import parse_model, reply_tokens
 from domain.turn import TurnStatus
-from tests.conftest import free_port
-from tests.e2e.brain import Brain, mock_provider
+from tests.e2e.brain import Brain
 from tests.faults.actions import Client, Shared
 from tests.faults.calls import Caller
+from tests.faults.faults import Fault
 from tests.faults.history import History, Message, Operation, Provided, Stored, TurnState
-from tests.faults.injector import Fault, Injected, Injector
+from tests.faults.injector import Injected, Injector
+from tests.faults.world import service
 
 GROUP = 4  # clients that share conversations
 AT_ONCE = 16  # reads at the end
 QUIET = 120.0  # seconds after which every turn has ended
-HASTY = {"connect": 2, "first_token": 5, "idle": 5, "total": 60}  # of the provider, seconds
 
 
 @dataclass(slots=True)
@@ -40,35 +36,14 @@ class Result:
     calls: dict[str, int] = field(default_factory=dict)
 
 
-@contextmanager
-def service() -> Iterator[tuple[Brain, str]]:
-    """`brain up` in a folder of its own, and the URL of the mock provider behind it."""
-    with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with mock_provider(folder) as url:
-            models = [{"id": "small", "upstream": "mock,n=8"}, {"id": "mock*"}]
-            provider = {"name": "mock", "base_url": url, "key": "${MOCK_KEY}", "timeouts": HASTY, "models": models}
-            provider["breaker"] = {"failures": 1_000_000}
-            config = folder / "providers.yaml"
-            config.write_text(json.dumps({"providers": [provider], "routing": {"default": "small"}}))  # JSON is YAML
-            environment = {"MOCK_KEY": "k", "HOME": name}
-            brain = Brain(folder / "data", free_port(), ["--config", str(config)], environment).start()
-            try:
-                yield brain, url
-            finally:
-                for process in brain.processes():
-                    process.resume()
-                brain.stop(60)
-
-
 def run(
     seconds: float, seed: int, clients: int, faults: tuple[Fault, ...], told: Callable[[str], None] = lambda said: None
 ) -> Result:
     """The same clients and faults for the same seed; what meets what is up to the machine."""
     result = Result(seed, seconds)
-    with service() as (brain, provider):
-        injector = Injector(brain, seed, faults)
+    with service(seed) as world:
+        brain = world.brain
+        injector = Injector(world, seed, tuple(one for one in faults if world.shim.there or not one.shim))
         thread = threading.Thread(target=injector.run, daemon=True)
         thread.start()
         asyncio.run(_work(brain, result, clients, injector, told))
@@ -76,7 +51,7 @@ def run(
         thread.join(180)
         told("reading what is left")
         asyncio.run(_settle(brain, result.history))
-        result.calls = httpx.get(provider.removesuffix("/v1") + "/stats").json()["by_user"]
+        result.calls = httpx.get(world.provider.removesuffix("/v1") + "/stats").json()["by_user"]
     _provided(result)
     return result
 
