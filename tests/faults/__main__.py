@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from tests.faults import campaign, report, summary
 from tests.faults.checker import check
 from tests.faults.faults import FAULTS, HEAVY
 from tests.faults.history import History
+from tests.faults.sabotage import DEFECTS, find
 
 
 def main() -> int:
@@ -26,6 +28,9 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", metavar="PATTERN", help="faults whose name has this regular expression")
     parser.add_argument("--history", type=Path, help="where the history is written (only after a violation: here)")
+    parser.add_argument(
+        "--planted", action="store_true", help="plant defects into the service, and show that each is found"
+    )
     parser.add_argument("--report", type=Path, metavar="PAGE", help="put the figures into this page of Markdown")
     parser.add_argument("--check", type=Path, metavar="FILE", help="judge a written history again, and do nothing else")
     chosen = parser.parse_args()
@@ -37,6 +42,8 @@ def main() -> int:
             console.print(str(violation), markup=False)
         console.print(f"{len(found)} violations")
         return int(bool(found))
+    if chosen.planted:
+        return _planted(chosen.only, console)
     seed = campaign.fresh_seed() if chosen.seed is None else chosen.seed
     console.print(f"seed {seed}")
     faults = () if chosen.without_faults else FAULTS + (HEAVY if chosen.ray else ())
@@ -62,6 +69,21 @@ def main() -> int:
             f"The history: {path}; `brain verify --check {path}` judges it again, `--seed {seed}` draws the same"
         )
     return int(bool(violations or lost))
+
+
+def _planted(only: str, console: Console) -> int:
+    """0 where each of the planted defects was found."""
+    missed = 0
+    for defect in DEFECTS:
+        if not re.search(only, defect.name):
+            continue
+        with console.status(f"planting: {defect.name}") as status:
+            verdict = find(defect, status.update)
+        names = Counter(one.name for one in verdict.violations)
+        found = ", ".join(f"{name} ({number})" for name, number in names.most_common()) or "NOT FOUND"
+        console.print(f"{verdict.seconds:4.0f} s  {defect.name}: {found}", markup=False)
+        missed += not names
+    return int(missed > 0)
 
 
 if __name__ == "__main__":

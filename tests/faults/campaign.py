@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 import httpx
 
 from benchmarks.mock_spec import parse_model, reply_tokens
 from domain.turn import TurnStatus
-from tests.e2e.brain import Brain
+from tests.e2e.brain import ROOT, Brain
 from tests.faults.actions import Client, Shared
 from tests.faults.calls import Caller
 from tests.faults.faults import Fault
@@ -37,11 +38,17 @@ class Result:
 
 
 def run(
-    seconds: float, seed: int, clients: int, faults: tuple[Fault, ...], told: Callable[[str], None] = lambda said: None
+    seconds: float,
+    seed: int,
+    clients: int,
+    faults: tuple[Fault, ...],
+    told: Callable[[str], None] = lambda said: None,
+    tree: Path = ROOT,
 ) -> Result:
-    """The same clients and faults for the same seed; what meets what is up to the machine."""
+    """The same clients and faults for the same seed; what meets what is up to the machine. `tree`: the source of the
+    service."""
     result = Result(seed, seconds)
-    with service(seed) as world:
+    with service(seed, tree) as world:
         brain = world.brain
         injector = Injector(world, seed, tuple(one for one in faults if world.shim.there or not one.shim))
         thread = threading.Thread(target=injector.run, daemon=True)

@@ -34,8 +34,8 @@ class World:
 
 
 @contextmanager
-def service(seed: int) -> Iterator[World]:
-    """`brain up` in a folder of its own."""
+def service(seed: int, tree: Path = ROOT) -> Iterator[World]:
+    """`brain up` in a folder of its own, of the source in `tree`."""
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -46,7 +46,7 @@ def service(seed: int) -> Iterator[World]:
         share = min(0.95, (memory.total - memory.available + ROOM) / memory.total)
         environment = {
             **shim.environment,
-            "PYTHONPATH": f"{shim.environment['PYTHONPATH']}:{ROOT}",
+            "PYTHONPATH": f"{shim.environment['PYTHONPATH']}:{tree}",
             DATABASE: str(database.port),
             JOURNAL: str(journal.port),
             "RAY_memory_usage_threshold": f"{share:.4f}",
