@@ -15,8 +15,8 @@ FINAL = ("turn.completed", "turn.failed", "turn.cancelled")
 
 @dataclasses.dataclass(slots=True)
 class Followed:
-    """What the client saw. `longest_pause`: seconds between two events; `closing`: seconds from the last delta to the
-    end; `gaps`: ids whose number was not the next."""
+    """What the client saw. `longest_pause`: seconds between two events before the end. `closing`: from the last delta
+    to the end. `gaps`: ids whose number was not the next."""
 
     text: str = ""
     events: int = 0
@@ -34,7 +34,7 @@ class Followed:
     def take(self, event: dict[str, Any]) -> None:
         """One event, in the order of arrival."""
         now = time.monotonic()
-        if self._last_at is not None:
+        if self._last_at is not None and event["type"] not in FINAL:
             self.longest_pause = max(self.longest_pause, now - self._last_at)
         self._last_at = now
         self.events += 1

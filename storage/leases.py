@@ -11,9 +11,11 @@ class PostgresLeases:
         self._pool = pool
 
     async def renew(self, host: str) -> None:
+        """Also ends leases that begin in the future: the clock was set back, and nobody could tell a dead host's."""
         await call(
             self._pool,
-            "INSERT INTO brain.hosts AS h (id, renewed_at) VALUES ($1, clock_timestamp())"
+            "WITH ahead AS (DELETE FROM brain.hosts WHERE id <> $1 AND renewed_at > clock_timestamp())"
+            " INSERT INTO brain.hosts AS h (id, renewed_at) VALUES ($1, clock_timestamp())"
             " ON CONFLICT (id) DO UPDATE SET renewed_at = excluded.renewed_at",
             host,
         )
