@@ -93,7 +93,7 @@ class Client:
         """A turn that somebody asked for, from its beginning."""
         if self._shared.turns:
             conversation, turn = self._drawn.choice(self._shared.turns)
-            await self._to_the_end(await self._caller.stream(conversation, turn, None))
+            await self._to_the_end(await self._once(self._caller.stream(conversation, turn, None)))
 
     async def _to_the_end(self, call: Operation) -> None:
         """Resume a stream until it has told the turn's end."""
@@ -109,16 +109,17 @@ class Client:
                 last, ended = call.events[-1].id, call.events[-1].type in TERMINAL
 
     async def _read(self) -> None:
-        await self._caller.read(await self._conversation())
+        await self._once(self._caller.read(await self._conversation()))
 
     async def _look(self) -> None:
         if self._shared.turns:
-            await self._caller.look(*self._drawn.choice(self._shared.turns[-40:]))
+            await self._once(self._caller.look(*self._drawn.choice(self._shared.turns[-40:])))
 
     async def _cancel(self) -> None:
         """A turn that has just begun, or one that has ended long ago."""
         conversation, content, key, options = await self._message()
-        call = await self._caller.send_streamed(conversation, content, key, options, self._drawn.randint(1, 6))
+        enough = self._drawn.randint(1, 6)
+        call = await self._once(self._caller.send_streamed(conversation, content, key, options, enough))
         self._learn(call)
         if call.events:
             turn = call.turn_told
@@ -149,6 +150,13 @@ class Client:
             last = call.id
             await self._pause()
         return None
+
+    async def _once(self, asked: Awaitable[Operation]) -> Operation:
+        """A call that is not made again. Whoever gets no answer waits all the same before the next one."""
+        call = await asked
+        if call.outcome == "unknown" and not call.events:
+            await self._pause()
+        return call
 
     async def _pause(self) -> None:
         await asyncio.sleep(self._drawn.uniform(*WAITS))

@@ -4,6 +4,7 @@ Without this they would see nothing of the caller's environment, and be asked di
 """
 
 import os
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from serve_app.cli import main
@@ -11,6 +12,7 @@ from serve_app.embedded import child, postgres, redis, supervisor
 from serve_app.embedded.ports import LOOPBACK
 
 SHIM = ("LD_PRELOAD", "FAULTS_SHIM")
+TREE = "FAULTS_TREE"
 DATABASE, JOURNAL = "FAULTS_DATABASE_PORT", "FAULTS_REDIS_PORT"
 
 
@@ -35,6 +37,8 @@ class _Supervisor(supervisor.Supervisor):
 
 
 if __name__ == "__main__":
+    if not Path(supervisor.__file__).is_relative_to(os.environ[TREE]):
+        raise SystemExit(f"{supervisor.__file__} is not of the source that is to be tried")
     for server in (postgres, redis):
         vars(server)["basic_environment"] = _environment
     supervisor.Supervisor = _Supervisor  # type: ignore[misc]

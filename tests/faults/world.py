@@ -12,7 +12,7 @@ import psutil
 from serve_app.embedded.folder import DataFolder
 from tests.conftest import free_port
 from tests.e2e.brain import ROOT, Brain, mock_provider
-from tests.faults.launch import DATABASE, JOURNAL
+from tests.faults.launch import DATABASE, JOURNAL, TREE
 from tests.faults.proxy import Proxy
 from tests.faults.shim import Shim
 
@@ -46,7 +46,8 @@ def service(seed: int, tree: Path = ROOT) -> Iterator[World]:
         share = min(0.95, (memory.total - memory.available + ROOM) / memory.total)
         environment = {
             **shim.environment,
-            "PYTHONPATH": f"{shim.environment['PYTHONPATH']}:{tree}",
+            "PYTHONPATH": f"{tree}:{shim.environment['PYTHONPATH']}",  # first: the caller's has a source of its own
+            TREE: str(tree),
             DATABASE: str(database.port),
             JOURNAL: str(journal.port),
             "RAY_memory_usage_threshold": f"{share:.4f}",
