@@ -14,6 +14,7 @@ from domain.events import Event
 from domain.turn import TurnStatus
 from tests.faults.history import Kind, Message, Operation, TurnState, event_of
 
+PAGE = 8  # messages a page: conversations have several
 PATIENCE = 60.0  # seconds for an answer; for streams, without a byte
 LOST = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 GATEWAY = (502, 504)  # of a failed turn
@@ -75,15 +76,15 @@ class Caller:
         """All messages, page after page."""
         call = self._call("read", conversation)
         found: list[Message] = []
-        path = f"{_messages(conversation)}?limit=100"
+        path = f"{_messages(conversation)}?limit={PAGE}"
         while True:
             page = await self._ask(call, "GET", path, None, keep=False)
             found += page.messages
-            if page.outcome != "ok" or len(page.messages) < 100:
+            if page.outcome != "ok" or len(page.messages) < PAGE:
                 whole = replace(page, messages=tuple(found) if page.outcome == "ok" else ())
                 self._record(whole)
                 return whole
-            path = f"{_messages(conversation)}?limit=100&after={found[-1].id}"
+            path = f"{_messages(conversation)}?limit={PAGE}&after={found[-1].id}"
 
     def _call(self, kind: Kind, conversation: str, **asked: Any) -> Operation:
         now = time.monotonic()

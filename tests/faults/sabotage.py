@@ -35,17 +35,6 @@ class Defect:
 FUNCTIONS = "storage/migrations/sql/0002_functions.sql"
 DEFECTS = (
     Defect(
-        "a superseded host may write",
-        (
-            (
-                "storage/migrations/sql/0001_functions.sql",
-                "AND c.epoch = p_epoch AND c.activation = p_activation\n        FOR",
-                "\n        FOR",
-            ),
-        ),
-        "a host stands still",
-    ),
-    Defect(
         "a message is acknowledged before it is durable",
         (("serve_app/embedded/postgres.py", '"synchronous_commit": "on"', '"synchronous_commit": "off"'),),
         "PostgreSQL crashes",
@@ -71,13 +60,6 @@ DEFECTS = (
         ),
     ),
     Defect(
-        "a cancelled turn completes all the same",
-        (
-            (FUNCTIONS, "t.cancel_requested AND p_status = 'completed' THEN 'cancelled'", "false THEN 'cancelled'"),
-            ("actors/driving.py", "await parts.llm.cancel(request)", "continue"),
-        ),
-    ),
-    Defect(
         "a resumed stream says its last event again",
         (("serve_app/ingress/replay.py", "if event.n > position.n]", "if event.n >= position.n]"),),
     ),
@@ -94,11 +76,6 @@ DEFECTS = (
         "a delta whose write was not answered is left out of what is stored",
         (("deployments/recording.py", "if length is not None and self._unanswered", "if False and self._unanswered"),),
         "Redis' answers are lost",
-    ),
-    Defect(
-        "an attempt whose journal was lost goes on as if it had not been",
-        (("actors/recovery.py", "if not layout or (unsure and layout == unjournalled()):", "if False:"),),
-        "Redis and a host die|Redis is flushed",
     ),
     Defect(
         "the stored reply is not quite what was streamed",
