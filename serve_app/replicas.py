@@ -50,7 +50,9 @@ class HostReplica:
     ) -> None:
         settings = Settings()
         prepare(settings.log_level)
-        self._pool = await open_pool(settings.required("database_url"), settings.database_connections)
+        self._pool = await open_pool(
+            settings.required("database_url"), settings.database_connections, pooled=settings.database_pooled
+        )
         self._redis = open_redis(settings.required("redis_url"))
         self._journal = RedisJournal(self._redis)
         self._leases = PostgresLeases(self._pool)
@@ -154,7 +156,7 @@ class ClassifierReplica:
     async def __init__(self, embedder: DeploymentHandle) -> None:  # type: ignore[misc]
         settings = Settings()
         prepare(settings.log_level)
-        self._pool = await open_pool(settings.required("database_url"), 2, min_size=0)
+        self._pool = await open_pool(settings.required("database_url"), 2, 0, settings.database_pooled)
         self._classifier = IntentClassifier(
             HandleEmbedder(embedder),
             cache=settings.data_folder / "cache",

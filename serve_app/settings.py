@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     database_connections: int = Field(
         10, ge=1, le=200, description="connections to PostgreSQL of each ingress and each host replica, at the most"
     )
+    database_pooled: bool = Field(
+        False,
+        description="BRAIN_DATABASE_URL is a pooler in transaction mode: no session state is used",
+    )
     host_lease_s: float = Field(3, gt=0, description="seconds of silence until a host's turns are taken over")
     host_idle_s: float = Field(300, gt=0, description="seconds until an idle conversation is put away")
     host_hot_mb: int = Field(512, gt=0, description="memory for hot conversations of one host replica, in MiB")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from domain.catalog_merge import CatalogEntry
 from domain.errors import BrainError, NotFound, Unavailable
 from domain.model_settings import ModelSettings
-from storage.postgres import Pool, call, connection, reading
+from storage.postgres import Pool, asking, call, reading
 from storage.retry import again
 
 log = logging.getLogger("brain.catalog")
@@ -117,7 +117,7 @@ class PostgresCatalog:
 
     async def changed_since(self, version: int) -> list[str] | None:
         """Tenants whose settings changed after this version; None where they are too many to tell."""
-        async with connection(self._pool) as lent:
+        async with asking(self._pool) as lent:
             rows = await lent.fetch("SELECT brain.model_settings_since($1, $2) AS id", version, MOST_CHANGED + 1)
         return None if len(rows) > MOST_CHANGED else [row["id"] for row in rows]
 

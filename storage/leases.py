@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from domain.conversation import ConversationKey
-from storage.postgres import Pool, call, connection
+from storage.postgres import Pool, asking, call
 
 
 class PostgresLeases:
@@ -24,12 +24,12 @@ class PostgresLeases:
         await call(self._pool, "DELETE FROM brain.hosts WHERE id = $1", host)
 
     async def orphans(self, lease: float, limit: int) -> list[ConversationKey]:
-        async with connection(self._pool) as lent:
+        async with asking(self._pool) as lent:
             found = await lent.fetch("SELECT * FROM brain.orphans($1, $2)", timedelta(seconds=lease), limit)
         return [ConversationKey(row["tenant_id"], row["conversation_id"]) for row in found]
 
     async def unfinished(self, host: str, age: float) -> list[tuple[ConversationKey, str]]:
-        async with connection(self._pool) as lent:
+        async with asking(self._pool) as lent:
             found = await lent.fetch("SELECT * FROM brain.unfinished_of($1, $2, 1000)", host, timedelta(seconds=age))
         return [(ConversationKey(row["tenant_id"], row["conversation_id"]), row["turn_id"]) for row in found]
 

@@ -10,7 +10,7 @@ import asyncpg
 from domain.errors import BudgetExceeded, Unavailable
 from domain.ledger import Charge
 from storage import rows
-from storage.postgres import Pool, call, connection
+from storage.postgres import Pool, asking, call
 from storage.retry import again
 
 GROUPS = ("day", "tenant", "user", "model", "provider", "basis", "why")
@@ -68,7 +68,7 @@ class PostgresLedger:
         """
         sql = "SELECT * FROM brain.usage_totals($1, $2, $3, $4, $5)"
         span = (query.start, query.end, query.tenant)
-        async with connection(self._pool) as lent:
+        async with asking(self._pool) as lent:
             try:
                 async with lent.transaction(isolation="repeatable_read", readonly=True):
                     groups = await lent.fetch(sql, *span, list(query.group_by), limit, timeout=_SLOWEST)

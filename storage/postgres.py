@@ -1,14 +1,15 @@
 """The pool of connections, and the one place where the driver's errors become the domain's."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import asyncpg
 import orjson
 
 from domain.errors import CommitUnknown, ConversationBusy, ConversationEnded, Fenced, NotFound, Unavailable
+from storage import pooled as behind
 
 Pool = asyncpg.Pool
 Connection = asyncpg.pool.PoolConnectionProxy
@@ -30,18 +31,29 @@ _LOST = (
 _NOT_DONE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.ReadOnlySQLTransactionError)
 
 
-async def open_pool(url: str, size: int, min_size: int = 1) -> Pool:
-    """A pool of at most `size` connections in the role `brain_app`, which bypasses nothing.
+async def open_pool(url: str, size: int, min_size: int = 1, pooled: bool = False) -> Pool:
+    """A pool of at most `size` connections with the rights of `brain_app`, which bypasses nothing.
 
-    It opens although the server is away: the first calls then raise `Unavailable`.
+    `pooled`: a pooler in transaction mode answers at `url`; rights come by inheritance then, and a login with more is
+    refused (`Unavailable`). It opens although the server is away: the first calls then raise `Unavailable`.
     """
     try:
-        return await _pool(url, size, min_size)
+        return await _pool(url, size, min_size, pooled)
     except _LOST:
-        return await _pool(url, size, 0)
+        return await _pool(url, size, 0, pooled)
 
 
-def _pool(url: str, size: int, min_size: int) -> Pool:
+def _pool(url: str, size: int, min_size: int, pooled: bool) -> Pool:
+    if pooled:
+        options: dict[str, Any] = {
+            "connection_class": behind.Pooled,
+            "statement_cache_size": 0,
+            "server_settings": behind.SETTINGS,
+            "init": _prepare_pooled,
+        }
+    else:
+        settings = {"role": behind.GROUP, "search_path": "brain", "application_name": "brain", "jit": "off"}
+        options = {"server_settings": settings, "init": _prepare}
     pool: Pool = asyncpg.create_pool(
         url,
         min_size=min_size,
@@ -49,9 +61,8 @@ def _pool(url: str, size: int, min_size: int) -> Pool:
         timeout=5,
         command_timeout=10,
         max_inactive_connection_lifetime=300,
-        init=_prepare,
         reset=_keep,
-        server_settings={"role": "brain_app", "search_path": "brain", "application_name": "brain", "jit": "off"},
+        **options,
     )
     return pool
 
@@ -64,6 +75,11 @@ async def _prepare(connection: Any) -> None:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda v: orjson.dumps(v).decode(), decoder=orjson.loads
     )
+
+
+async def _prepare_pooled(connection: Any) -> None:
+    await behind.check_rights(connection)
+    await _prepare(connection)
 
 
 @asynccontextmanager
@@ -102,17 +118,29 @@ async def call(pool: Pool, sql: str, *args: Any) -> Any:
 
 
 @asynccontextmanager
+async def asking(pool: Pool) -> AsyncIterator[Connection]:
+    """A connection for statements that name no tenant and may be made again. Raises `Unavailable` where it broke."""
+    async with connection(pool) as lease:
+        with _translated():
+            yield lease
+
+
+@asynccontextmanager
 async def reading(pool: Pool, tenant: str) -> AsyncIterator[Connection]:
     """A transaction of one tenant; row-level security shows it that tenant's rows alone."""
-    async with connection(pool) as lease:
-        try:
-            async with lease.transaction():
-                await lease.execute("SELECT set_config('brain.tenant', $1, true)", tenant)
-                yield lease
-        except asyncpg.PostgresError as error:
-            raise _translate(error) from error
-        except _LOST as error:
-            raise Unavailable("the connection to the database broke") from error
+    async with asking(pool) as lease, lease.transaction():
+        await lease.execute("SELECT set_config('brain.tenant', $1, true)", tenant)
+        yield lease
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise _translate(error) from error
+    except _LOST as error:
+        raise Unavailable("the connection to the database broke") from error
 
 
 def _translate(error: asyncpg.PostgresError) -> Exception:

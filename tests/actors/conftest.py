@@ -19,9 +19,9 @@ from storage.conversations import PostgresConversations
 from storage.follower import RedisFollower
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
-from storage.postgres import open_pool
 from storage.reader import PostgresReader
 from storage.redis import open_redis
+from tests.servers.given import open_pool
 
 
 class Greeter:

@@ -19,6 +19,7 @@ import psycopg
 from serve_app.embedded.folder import DataFolder
 from serve_app.embedded.postgres import OWNER, Postgres
 from tests.conftest import wait_until
+from tests.servers.given import servers
 
 ROOT = Path(__file__).parents[2]
 BRAIN = Path(sys.executable).parent / "brain"
@@ -44,6 +45,10 @@ class Brain:
         self.data, self.port, self.arguments = data, port, arguments
         self.program = [sys.executable, "-m", module] if module else [str(BRAIN)]
         self.environment = environment or {}
+        self.database: str | None = None  # its own one, where servers of the system are used
+        if (given := servers()) and "BRAIN_DATABASE_URL" not in self.environment:
+            self.database = given.make_database()
+            self.environment = {**given.settings(self.database), **self.environment}
         self.ready_file = data.with_name(data.name + ".ready")
         self.log = data.with_name(data.name + ".log")
         self.process: subprocess.Popen[bytes] | None = None
@@ -133,8 +138,10 @@ class Brain:
     # The processes.
 
     def processes(self, title: str = "") -> list[psutil.Process]:
-        """This Brain's processes, besides `brain up` itself, whose title contains `title`."""
-        found = []
+        """This Brain's processes, besides `brain up` itself, whose title contains `title`; with a title also those of
+        the servers of the system that it uses."""
+        given = servers() if title and self.database else None
+        found = given.processes(title) if given else []
         for process in psutil.process_iter():
             try:
                 if title in " ".join(process.cmdline()) and self._is_ours(process):
@@ -154,11 +161,16 @@ class Brain:
             return False
         return process.environ().get("BRAIN_INSTANCE") == DataFolder(self.data).instance
 
-    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """As the owner of the embedded database."""
+    @property
+    def owner_url(self) -> str:
+        if (given := servers()) and self.database:
+            return given.owner_url(self.database, direct=True)
         folder = DataFolder(self.data)
-        url = Postgres(folder, folder.recall("ports")["single"]["postgres"]).url(OWNER)
-        with psycopg.connect(url) as connection:
+        return Postgres(folder, folder.recall("ports")["single"]["postgres"]).url(OWNER)
+
+    def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """As the owner of the database."""
+        with psycopg.connect(self.owner_url) as connection:
             cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 

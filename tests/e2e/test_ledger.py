@@ -44,9 +44,9 @@ from storage.follower import RedisFollower
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
 from storage.ledger import PostgresLedger
-from storage.postgres import open_pool
 from storage.reader import PostgresReader
 from storage.redis import open_redis
+from tests.servers.given import open_pool
 from tests.unit.ingress_world import KEY, SmallEmbedder, serving
 
 TURNS = 150

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import free_port, make_database, wait_until
 from tests.e2e.brain import BRAIN, Brain, check_ids, clean_environment, resumed, text_of
+from tests.servers.given import servers
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
@@ -68,6 +69,8 @@ def test_a_killed_brain_finds_everything_again_beside_a_living_one(brain, folder
 @pytest.fixture
 def outside(postgres_folder, redis_url):
     """A database and a Redis that are not the Brain's: URLs of the owner and of a login in `brain_app`."""
+    if given := servers():
+        return given.settings(given.make_database())
     url = make_database(postgres_folder)
     with psycopg.connect(f"postgresql://postgres@/postgres?host={postgres_folder}", autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS service")

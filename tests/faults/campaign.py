@@ -57,13 +57,13 @@ def run(
         result.injected = injector.injected
         thread.join(180)
         told("reading what is left")
-        asyncio.run(_settle(brain, result.history))
+        asyncio.run(settle(brain, result.history))
         result.calls = httpx.get(world.provider.removesuffix("/v1") + "/stats").json()["by_user"]
-    _provided(result)
+    provided(result)
     return result
 
 
-def _session(brain: Brain) -> aiohttp.ClientSession:
+def session(brain: Brain) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         brain.url,
         headers={"authorization": f"Bearer {brain.key}"},
@@ -75,7 +75,7 @@ def _session(brain: Brain) -> aiohttp.ClientSession:
 async def _work(brain: Brain, result: Result, clients: int, injector: Injector, told: Callable[[str], None]) -> None:
     until = time.monotonic() + result.seconds
     shared = [Shared() for _ in range(-(-clients // GROUP))]
-    async with _session(brain) as http:
+    async with session(brain) as http:
         working = [
             Client(Caller(f"c{number}", http, result.history.add), f"{result.seed}/{number}", one, until).run()
             for number, one in ((number, shared[number // GROUP]) for number in range(clients))
@@ -93,7 +93,7 @@ async def _tell(result: Result, injector: Injector, until: float, told: Callable
         await asyncio.sleep(1)
 
 
-async def _settle(brain: Brain, history: History) -> None:
+async def settle(brain: Brain, history: History) -> None:
     """Wait for the ends of all turns, and read every conversation that anybody knows of."""
     turns: dict[str, set[str]] = {}
     for call in history.operations:
@@ -103,7 +103,7 @@ async def _settle(brain: Brain, history: History) -> None:
             if call.turn_told:
                 known.add(call.turn_told)
     places = asyncio.Semaphore(AT_ONCE)
-    async with _session(brain) as http:
+    async with session(brain) as http:
         caller, reader = Caller("settling", http, lambda call: None), Caller("reader", http, history.add)
         await asyncio.gather(*(_stored(caller, reader, places, history, *item) for item in turns.items()))
 
@@ -134,7 +134,7 @@ async def _stored(
     history.add(Stored(conversation, messages, tuple(states)))
 
 
-def _provided(result: Result) -> None:
+def provided(result: Result) -> None:
     """What the provider says to a message is known beforehand."""
     for call in result.history.operations:
         if call.kind == "send" and call.turn_told and "model" in call.options:

@@ -11,13 +11,14 @@ from domain.conversation import ConversationKey
 from domain.errors import NotFound
 from domain.ids import new_id
 from storage.conversations import PostgresConversations
-from storage.postgres import Pool, open_pool
+from storage.postgres import Pool
 from tests.faults.choosing import at_random, exhaustively
 from tests.faults.gates import gated
 from tests.faults.hosts import Host, Script
 from tests.faults.interleaving import Gate, Interleaving, Move, Pick
 from tests.faults.invariants import broken
 from tests.faults.record import Commit, Record, read_state
+from tests.servers.given import open_pool
 
 
 @dataclass(frozen=True, slots=True)

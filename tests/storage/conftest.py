@@ -6,7 +6,7 @@ from domain.conversation import ConversationKey
 from domain.ids import new_id
 from domain.ports import Reply
 from storage.conversations import PostgresConversations
-from storage.postgres import open_pool
+from tests.servers.given import open_pool
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from domain.ids import new_id
 from domain.model_settings import Budget, ModelSettings
 from storage.catalog import BOUND, FRESH, CachedSettings, EntryChanged, PostgresCatalog
 from storage.migrations import downgrade, upgrade
-from storage.postgres import open_pool, reading
+from storage.postgres import reading
 from tests.conftest import make_database
+from tests.servers.given import open_pool
 
 ACME = {"base_url": "http://127.0.0.1:9/v1", "models": [{"id": "a", "price_in": 1.5}]}
 

@@ -2,7 +2,10 @@
 
 from typing import Any
 
-from storage.postgres import Pool, call
+import pytest
+
+from domain.errors import Unavailable
+from storage.postgres import Pool, asking, call, open_pool
 
 
 class Stubborn:
@@ -22,3 +25,18 @@ class Stubborn:
 async def test_a_connection_that_is_not_given_back_in_time_costs_no_answer(pool: Pool) -> None:
     stubborn: Any = Stubborn(pool)
     assert (await call(stubborn, "SELECT 1 AS one"))["one"] == 1
+
+
+async def test_a_connection_that_breaks_while_it_is_asked_is_unavailable(pool: Pool) -> None:
+    async def ask() -> None:
+        async with asking(pool) as lent:
+            lent.terminate()
+            await lent.fetchval("SELECT 1")
+
+    with pytest.raises(Unavailable):
+        await ask()
+
+
+async def test_behind_a_pooler_a_login_that_may_do_more_is_refused(database_url: str) -> None:
+    with pytest.raises(Unavailable, match="owner"):
+        await open_pool(database_url, 1, pooled=True)

@@ -104,8 +104,7 @@ async def test_feedback_on_an_answer_that_is_deleted_meanwhile_finds_none(store,
         giving = asyncio.create_task(reader.put_feedback(key.tenant, answer.id, 0.5, None))
         async with asyncio.timeout(10):
             while not looking.execute(
-                "SELECT 1 FROM pg_stat_activity"
-                " WHERE wait_event_type = 'Lock' AND query LIKE 'INSERT INTO brain.feedback%'"
+                "SELECT 1 FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))", (deleting.info.backend_pid,)
             ).fetchone():
                 await asyncio.sleep(0.01)
         deleting.commit()

@@ -16,9 +16,10 @@ from domain.turn import TurnStatus
 from storage.conversations import PostgresConversations
 from storage.ledger import PostgresLedger
 from storage.migrations import downgrade, upgrade
-from storage.postgres import call, open_pool, reading
+from storage.postgres import call, reading
 from storage.reader import PostgresReader
 from tests.conftest import make_database
+from tests.servers.given import open_pool
 from tests.storage.conftest import make_conversation, make_reply, make_send
 
 HOST = str(uuid.uuid4())

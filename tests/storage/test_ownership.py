@@ -11,8 +11,9 @@ from domain.errors import ConversationBusy, ConversationEnded, Fenced, Idempoten
 from domain.turn import TurnStatus
 from storage.conversations import PostgresConversations
 from storage.migrations import downgrade, offline_sql, upgrade
-from storage.postgres import open_pool, reading
+from storage.postgres import reading
 from tests.conftest import make_database
+from tests.servers.given import open_pool, servers
 from tests.storage.conftest import make_conversation, make_reply, make_send
 
 HOST_A, HOST_B = str(uuid.uuid4()), str(uuid.uuid4())
@@ -178,8 +179,8 @@ async def test_the_services_role_owns_nothing_and_bypasses_nothing(pool):
         row = await connection.fetchrow(
             "SELECT current_user AS name, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user"
         )
-        assert tuple(row) == ("brain_app", False, False)
-        assert await connection.fetchval("SELECT count(*) FROM pg_class WHERE relowner = 'brain_app'::regrole") == 0
+        assert tuple(row) == ("service" if servers() else "brain_app", False, False)
+        assert await connection.fetchval("SELECT count(*) FROM pg_class WHERE relowner = current_user::regrole") == 0
         forced = await connection.fetch(
             "SELECT relname FROM pg_class WHERE relnamespace = 'brain'::regnamespace AND relkind = 'r'"
             " AND NOT (relrowsecurity AND relforcerowsecurity)"

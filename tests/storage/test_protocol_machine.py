@@ -21,8 +21,9 @@ from domain.commands import UnfinishedTurn
 from domain.errors import ConversationBusy, Fenced, IdempotencyMismatch
 from domain.turn import TurnStatus
 from storage.conversations import PostgresConversations
-from storage.postgres import open_pool, reading
+from storage.postgres import reading
 from tests.conftest import make_database
+from tests.servers.given import open_pool
 from tests.storage.conftest import make_conversation, make_reply, make_send
 
 HOSTS = {name: str(uuid.uuid4()) for name in "AB"}

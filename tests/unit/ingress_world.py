@@ -26,8 +26,9 @@ from serve_app.ingress import IngressSettings, Parts, create_app
 from serve_app.ingress import metrics as ingress_metrics
 from storage.conversations import PostgresConversations
 from storage.ledger import PostgresLedger
-from storage.postgres import Pool, open_pool
+from storage.postgres import Pool
 from storage.reader import PostgresReader
+from tests.servers.given import open_pool
 
 KEY = "k" * 40
 USAGE = Usage(prompt_tokens=3, cached_tokens=1, completion_tokens=2, total_tokens=5)
