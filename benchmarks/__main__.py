@@ -22,6 +22,7 @@ from benchmarks import (
     report,
     results,
     routing,
+    soak,
     vllm,
 )
 from benchmarks.comparison import compare
@@ -40,6 +41,7 @@ COMMANDS = {
     "overload": overload,
     "reconcile": reconcile,
     "routing": routing,
+    "soak": soak,
     "vllm": vllm,
 }
 RESULTS = Path(".bench/results.json")

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -45,10 +46,10 @@ class Phase:
     came_back: int = 0
     admitted_then: int = 0
 
-    def good(self, within: float) -> int:
-        """Turns that ended in the phase, complete, `within` seconds of their arrival."""
+    def good(self, arrived: Iterable[Arrival], within: float) -> int:
+        """Turns that ended in the phase, whenever they arrived: complete, `within` seconds of their arrival."""
         return sum(
-            one.completed and one.ended <= self.closes and one.ended - one.due <= within for one in self.arrivals
+            one.completed and self.opens <= one.ended < self.closes and one.ended - one.due <= within for one in arrived
         )
 
 

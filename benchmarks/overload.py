@@ -77,27 +77,30 @@ async def _measure(
             phases.append((times, phase, await memory))
         share = (time.process_time() - cpu) / (time.monotonic() - began)
         await load.finish()
-    _show(phases, capacity, chosen.within, console)
+    _show(phases, chosen.within, console)
     usual = [one.first - one.due for one in phases[0][1].arrivals if one.first]
     again = _recovered(phases[-1][1], 2 * quantile(usual, 0.99))
     console.print(f"the generator took {share:.2f} processors; first texts are back {again:.1f} s after the load fell")
 
 
-def _show(phases: list[tuple[float, Phase, int]], capacity: float, within: float, console: Console) -> None:
+def _show(phases: list[tuple[float, Phase, int]], within: float, console: Console) -> None:
     seconds = [phase.closes - phase.opens for _, phase, _ in phases]
-    peak = max(capacity, *(phase.good(within) / s for (_, phase, _), s in zip(phases, seconds, strict=True)))
+    arrived = [one for _, phase, _ in phases for one in phase.arrivals]
+    goods = [phase.good(arrived, within) / s for (_, phase, _), s in zip(phases, seconds, strict=True)]
+    peak = max(goods)
+    names = [*(f"{times:g}" for times, _, _ in phases[:-1]), f"{phases[-1][0]:g} again"]
     table = Table(*HEADINGS, *MORE)
-    for (times, phase, memory), s in zip(phases, seconds, strict=True):
+    for (_, phase, memory), s, good, name in zip(phases, seconds, goods, names, strict=True):
         refused = [one for one in phase.arrivals if one.refused]
         slow = [one.refusal_s for one in refused]
         first = [one.first - one.due for one in phase.arrivals if one.first]
         after = [one.retry_after for one in refused if one.retry_after is not None]
-        good = phase.good(within) / s
+        offered = (len(phase.arrivals) + phase.not_sent) / s
         table.add_row(
-            f"{times:g}",
-            f"{(len(phase.arrivals) + phase.not_sent) / s:.1f}",
+            name,
+            f"{offered:.1f}",
             f"{good:.1f}",
-            f"{good / min(peak, times * capacity):.2f}",
+            f"{good / min(peak, offered):.2f}",
             f"{len(refused) / s:.1f}",
             f"{quantile(slow, 0.5) * 1000:.0f} / {quantile(slow, 0.99) * 1000:.0f}",
             f"{phase.admitted_then} of {phase.came_back}",
