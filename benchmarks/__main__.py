@@ -17,10 +17,12 @@ from benchmarks import (
     fallback,
     hot_memory,
     kill,
+    overload,
     reconcile,
     report,
     results,
     routing,
+    soak,
     vllm,
 )
 from benchmarks.comparison import compare
@@ -36,8 +38,10 @@ COMMANDS = {
     "fallback": fallback,
     "hot-memory": hot_memory,
     "kill": kill,
+    "overload": overload,
     "reconcile": reconcile,
     "routing": routing,
+    "soak": soak,
     "vllm": vllm,
 }
 RESULTS = Path(".bench/results.json")

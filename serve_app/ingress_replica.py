@@ -81,7 +81,9 @@ class IngressReplica:
                 "embedder": lambda: ask(lambda: embedder.describe.remote()),
                 "intent_classifier": lambda: ask(lambda: classifier.check_health.remote()),
             },
-            settings=IngressSettings(version=version(), server_adds_request_id=True),
+            settings=IngressSettings(
+                version=version(), server_adds_request_id=True, admission_wait=settings.admission_wait_s
+            ),
         )
         self._metrics.start()
         self._watch = asyncio.create_task(self._watch_state())

@@ -48,6 +48,11 @@ class Settings(BaseSettings):
         False,
         description="BRAIN_DATABASE_URL is a pooler in transaction mode: no session state is used",
     )
+    admission_wait_s: float = Field(
+        0.5,
+        ge=0,
+        description="seconds that a first text may wait for other turns until new ones are refused; 0: never",
+    )
     host_lease_s: float = Field(3, gt=0, description="seconds of silence until a host's turns are taken over")
     host_idle_s: float = Field(300, gt=0, description="seconds until an idle conversation is put away")
     host_hot_mb: int = Field(512, gt=0, description="memory for hot conversations of one host replica, in MiB")

@@ -57,15 +57,29 @@ class Brain:
 
 @contextlib.contextmanager
 def start(
-    provider: Provider, folder: Path, models: Sequence[str] = ("mock*",), env: dict[str, str] | None = None
+    provider: Provider,
+    folder: Path,
+    models: Sequence[str] = ("mock*",),
+    env: dict[str, str] | None = None,
+    places: int | None = None,
 ) -> Iterator[Brain]:
-    """Run it while the block runs; a second start with the same folder finds the same data."""
+    """Run it while the block runs; a second start with the same folder finds the same data.
+
+    `places`: calls at once that the provider is asked for.
+    """
     ready = folder / "brain.ready"
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "serve_app.cli", "up", "--port", str(free_port())]
     command += ["--data", str(folder / "brain"), "--ready-file", str(ready)]
-    command += ["--provider-url", provider.url, "--provider-key", provider.key]
-    command += [word for model in models for word in ("--model", model)]
+    if places is None:
+        command += ["--provider-url", provider.url, "--provider-key", provider.key]
+        command += [word for model in models for word in ("--model", model)]
+    else:
+        config = folder / "providers.json"  # JSON is YAML
+        entry = {"name": "mock", "base_url": provider.url, "key": "${BENCH_PROVIDER_KEY}", "max_connections": places}
+        config.write_text(json.dumps({"providers": [{**entry, "models": [{"id": model} for model in models]}]}))
+        command += ["--config", str(config)]
+        env = {**(env or {}), "BENCH_PROVIDER_KEY": provider.key}
     with started(command, log=folder / "brain.log", ready=lambda: _filled(ready), env=env):
         said = json.loads(ready.read_text())
         yield Brain(said["url"].rstrip("/"), said["api_key"], said["tenant_id"], said["pid"], folder / "brain")

@@ -9,6 +9,7 @@ from serve_app.ingress.chat_kept import complete_in_conversation
 from serve_app.ingress.chat_unkept import complete
 from serve_app.ingress.documents import takes
 from serve_app.ingress.openai_bodies import ChatCompletion
+from serve_app.ingress.parts import admit
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
@@ -23,6 +24,7 @@ async def chat_completions(request: Request) -> Response:
     """Answer a list of messages; or, with `x-conversation-id`, the last of them as a turn of that conversation."""
     caller = await authenticated(request)
     body = checked(ChatCompletion, await request.body(), status=400)
+    admit(request, caller.tenant, body.model)
     conversation_id = request.headers.get("x-conversation-id") or (body.metadata or {}).get("conversation_id")
     if conversation_id is None:
         return await complete(request, caller, body)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from serve_app.ingress.admission import Admitted
+
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """The caller's trace context (W3C Trace Context), to be passed on by whoever calls another service."""
 
@@ -19,6 +21,7 @@ class Visit:
     tenant: str | None = None
     conversation: str | None = None
     turn: str | None = None
+    admitted: Admitted | None = None
 
     def elapsed(self) -> float:
         return perf_counter() - self.began

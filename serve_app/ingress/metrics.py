@@ -23,6 +23,8 @@ FIRST_DELTA = Histogram(
 SLOW_READERS = Counter(
     "brain_http_slow_readers_dropped", "Streams ended because their reader was too slow.", registry=REGISTRY
 )
+REFUSED = Counter("brain_admission_refused", "Turns and completions refused because too many wait.", registry=REGISTRY)
+LIMIT = Gauge("brain_admission_limit", "Turns that may run at once, at the last refusal.", registry=REGISTRY)
 
 
 def render() -> str:

@@ -57,6 +57,8 @@ class Around:
             await internal_error()(scope, receive, answer)
         finally:
             TRACEPARENT.reset(token)
+            if visit.admitted is not None:
+                visit.admitted.leave()
             _record(scope, visit, status)
 
 

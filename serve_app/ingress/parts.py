@@ -12,6 +12,8 @@ from domain.model import Catalog
 from domain.ports import Classifier, Embedder, Follower, Health, Hosts, LanguageModel, TenantModels
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.accounting import Accounts
+from serve_app.ingress.admission import Admission
+from serve_app.ingress.context import visit_of
 from serve_app.ingress.keys import Keys
 from serve_app.ingress.vitals import Vitals
 from storage.ledger import PostgresLedger
@@ -24,6 +26,7 @@ class IngressSettings:
 
     `server_adds_request_id`: the server in front (Ray Serve) puts `x-request-id` on every answer itself, from the
     request's header, which it fills in where the client sent none.
+    `admission_wait`: see `Admission`.
     """
 
     version: str = "0"
@@ -33,6 +36,7 @@ class IngressSettings:
     cancel_wait: float = 5
     model_header_wait: float = 5
     server_adds_request_id: bool = False
+    admission_wait: float = 0
     started_at: int = field(default_factory=lambda: int(time()))
 
 
@@ -62,14 +66,21 @@ class Parts:
     keys: Keys = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)
+    admission: Admission = field(init=False)
     embedding_model: EmbedderInfo | None = None
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self.ledger)
         self.keys = Keys(self.reader.find_api_key)
         self.vitals = Vitals(self.checks)
+        self.admission = Admission(self.settings.admission_wait)
 
 
 def parts_of(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
+
+
+def admit(request: Request, tenant: str, model: str) -> None:
+    """Let a new turn or completion in, until the request has been answered. Raises `Refused`."""
+    visit_of(request.scope).admitted = parts_of(request).admission.enter(tenant, model)

@@ -89,6 +89,8 @@ class EventStream(Response):
             if waiting and has_text:
                 waiting = False
                 metrics.FIRST_DELTA.observe(visit.elapsed())
+                if visit.admitted is not None:
+                    visit.admitted.first_text()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
