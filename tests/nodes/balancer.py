@@ -20,6 +20,10 @@ defaults
     option redispatch 1
     retries 3
     retry-on conn-failure
+    option srvtcpka
+    srvtcpka-idle 5s
+    srvtcpka-intvl 2s
+    srvtcpka-cnt 3
 listen brain
     bind 127.0.0.1:{port}
     balance roundrobin
@@ -36,10 +40,9 @@ listen brain
 
 @contextmanager
 def balancer(base: Path, addresses: Sequence[str]) -> Iterator[str]:
-    """The URL that clients use. A node that is dead or cut off loses its streams, so that their clients resume."""
-    servers = [
-        f"    server n{n} {address}:8000 on-marked-down shutdown-sessions" for n, address in enumerate(addresses)
-    ]
+    """The URL that clients use. TCP's keepalive ends the connections of a node that is cut off;
+    those of a node that only drains go on (`shutdown-sessions` would cut them)."""
+    servers = [f"    server n{n} {address}:8000 tcp-ut 10s" for n, address in enumerate(addresses)]
     config = base / "balancer.cfg"
     config.write_text(CONFIG.format(port=PORT) + "\n".join(servers) + "\n")
     with (base / "balancer.log").open("wb") as log:

@@ -14,7 +14,8 @@ class Figures:
     """Seconds count from the fault's beginning.
 
     `failed`: requests that ended otherwise than with an answer, or with "come again" (503 with `retry-after`, 429).
-    `later`: those that were told to come again. `broken`: streams that broke and were resumed. `never`: requests that
+    `later`: those that were told to come again. `broken`: streams that broke, or that a client left, and were resumed.
+    `never`: requests that
     had no answer in the end. `pause`: the longest time in which nobody was answered. `wait`: the longest time from a
     request's first try to its answer. `again`: from then on all was answered, and in time.
     """

@@ -5,10 +5,8 @@ from pathlib import Path
 
 from tests.nodes.trial import Trial
 
-COLUMNS = (
-    "| {} | operations | failed | told to come again | streams resumed | never answered | nobody answered for, s |"
-)
-COLUMNS += " longest wait, s | all in time again after, s | over after, s | asked twice | verdict |"
+COLUMNS = "| {} | operations | failed | told to come again | streams left or broken | never answered"
+COLUMNS += " | nobody answered for, s | longest wait, s | all in time again after, s | over after, s | verdict |"
 
 
 def tell(trial: Trial, folder: Path) -> None:
@@ -29,6 +27,6 @@ def table(trials: list[Trial]) -> str:
         seen = trial.figures
         cells = [trial.scenario.name, seen.operations, seen.failed, seen.later, seen.broken, seen.never]
         cells += [f"{value:.1f}" for value in (seen.pause, seen.wait, seen.again, trial.over)]
-        cells += [trial.twice, f"{len(trial.violations)} violations" if trial.violations else "clean"]
+        cells += [f"{len(trial.violations)} violations" if trial.violations else "clean"]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from tests.nodes.space import Machine
 from tests.nodes.stores import DATABASE_PORT, JOURNAL_PORT
 
 Told = Callable[[str], None]
-DEADLINE = 60  # of a drained node
+DEADLINE = 150  # of a drained node: what Serve needs for replacements, and graceful_shutdown_timeout_s (60) besides
 WITHOUT = 20.0  # from a node's death until another one takes its place
 
 

@@ -34,15 +34,13 @@ class Front:
 
 @dataclass(slots=True)
 class Trial:
-    """`over`: seconds from the fault's beginning to its end. `twice`: messages for which the provider was asked more
-    often than once."""
+    """`over`: seconds from the fault's beginning to its end. `calls`: what was not answered."""
 
     scenario: Scenario
     result: campaign.Result
     violations: list[Violation]
     figures: Figures
     over: float
-    twice: int = 0
     calls: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -60,14 +58,10 @@ def run(service: Service, front: Front, scenario: Scenario, seed: int, clients: 
     result.calls = httpx.get(service.provider.removesuffix("/v1") + "/stats").json()["by_user"]
     campaign.provided(result)
     noticed = figures(result.history, began)
-    sent = {
-        call.content for call in result.history.operations if call.kind == "send" and "fault" not in str(call.options)
-    }
-    twice = sum(result.calls.get(content, 0) > 1 for content in sent)
     outcomes = Counter(
         f"{call.kind} {call.http} {call.code}" for call in result.history.operations if call.outcome == "unknown"
     )
-    return Trial(scenario, result, check(result.history), noticed, ended - began, twice, outcomes)
+    return Trial(scenario, result, check(result.history), noticed, ended - began, outcomes)
 
 
 async def _work(
