@@ -31,10 +31,10 @@ class Shared:
 
 
 class Client:
-    """`until`: the monotonic second at which it begins nothing more."""
+    """`until`: the monotonic second at which it begins nothing more; it may be changed."""
 
     def __init__(self, caller: Caller, seed: str, shared: Shared, until: float) -> None:
-        self._caller, self._shared, self._until = caller, shared, until
+        self._caller, self._shared, self.until = caller, shared, until
         self._drawn = random.Random(seed)
         self._number = 0
 
@@ -51,7 +51,7 @@ class Client:
             (1, self._delete),
         ]
         weights = [weight for weight, _ in actions]
-        while time.monotonic() < self._until:
+        while time.monotonic() < self.until:
             (_, action) = self._drawn.choices(actions, weights)[0]
             await action()
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 import httpx
 
 from benchmarks.mock_spec import parse_model, reply_tokens
 from domain.turn import TurnStatus
-from tests.e2e.brain import ROOT, Brain
+from tests.e2e.brain import ROOT
 from tests.faults.actions import Client, Shared
 from tests.faults.calls import Caller
 from tests.faults.faults import Fault
@@ -24,6 +25,13 @@ from tests.faults.world import service
 GROUP = 4  # clients that share conversations
 AT_ONCE = 16  # reads at the end
 QUIET = 120.0  # seconds after which every turn has ended
+
+
+class Place(Protocol):
+    """Where a service answers, and the key that its clients use."""
+
+    url: str
+    key: str
 
 
 @dataclass(slots=True)
@@ -53,7 +61,7 @@ def run(
         injector = Injector(world, seed, tuple(one for one in faults if world.shim.there or not one.shim))
         thread = threading.Thread(target=injector.run, daemon=True)
         thread.start()
-        asyncio.run(_work(brain, result, clients, injector, told))
+        asyncio.run(work(brain, result, clients, injector, told))
         result.injected = injector.injected
         thread.join(180)
         told("reading what is left")
@@ -63,19 +71,19 @@ def run(
     return result
 
 
-def session(brain: Brain) -> aiohttp.ClientSession:
+def session(place: Place) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        brain.url,
-        headers={"authorization": f"Bearer {brain.key}"},
+        place.url,
+        headers={"authorization": f"Bearer {place.key}"},
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30),
     )
 
 
-async def _work(brain: Brain, result: Result, clients: int, injector: Injector, told: Callable[[str], None]) -> None:
+async def work(place: Place, result: Result, clients: int, injector: Injector, told: Callable[[str], None]) -> None:
     until = time.monotonic() + result.seconds
     shared = [Shared() for _ in range(-(-clients // GROUP))]
-    async with session(brain) as http:
+    async with session(place) as http:
         working = [
             Client(Caller(f"c{number}", http, result.history.add), f"{result.seed}/{number}", one, until).run()
             for number, one in ((number, shared[number // GROUP]) for number in range(clients))
@@ -93,7 +101,7 @@ async def _tell(result: Result, injector: Injector, until: float, told: Callable
         await asyncio.sleep(1)
 
 
-async def settle(brain: Brain, history: History) -> None:
+async def settle(place: Place, history: History) -> None:
     """Wait for the ends of all turns, and read every conversation that anybody knows of."""
     turns: dict[str, set[str]] = {}
     for call in history.operations:
@@ -103,7 +111,7 @@ async def settle(brain: Brain, history: History) -> None:
             if call.turn_told:
                 known.add(call.turn_told)
     places = asyncio.Semaphore(AT_ONCE)
-    async with session(brain) as http:
+    async with session(place) as http:
         caller, reader = Caller("settling", http, lambda call: None), Caller("reader", http, history.add)
         await asyncio.gather(*(_stored(caller, reader, places, history, *item) for item in turns.items()))
 
