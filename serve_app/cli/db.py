@@ -33,6 +33,21 @@ def downgrade(
 
 
 @app.command()
+def check(data: Data = None) -> None:
+    """Say whether this code may run on the database's schema; fails with what to do where it may not."""
+    from serve_app.embedded.refusal import Refusal
+    from storage import compatibility
+
+    def work(url: str) -> None:
+        try:
+            typer.echo(f"schema {compatibility.check_schema(url)}")
+        except compatibility.IncompatibleSchema as error:
+            raise Refusal(str(error)) from error
+
+    with_database(data, work)
+
+
+@app.command()
 def sql(revision: Annotated[str, typer.Argument(help="Version to reach.")] = "head") -> None:
     """Print the SQL that `upgrade` would run on an empty database."""
     from storage import migrations

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 LATEST = "head"
 
@@ -17,6 +18,13 @@ def upgrade(url: str, revision: str = LATEST) -> None:
 def downgrade(url: str, revision: str) -> None:
     """Take the schema back to `revision` (`base` removes it with all data)."""
     command.downgrade(_config(url), revision)
+
+
+def newest() -> str:
+    """The newest revision that this code ships."""
+    head: str | None = ScriptDirectory.from_config(_config("postgresql://")).get_current_head()
+    assert head is not None
+    return head
 
 
 def offline_sql(revision: str = LATEST) -> str:
