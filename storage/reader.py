@@ -51,6 +51,14 @@ class PostgresReader(
             row = await lent.fetchrow("SELECT tenant_id, key_id, role FROM brain.find_api_key($1)", digest)
         return None if row is None else Caller(row["tenant_id"], row["key_id"], row["role"])
 
+    @again
+    async def key_is_known(self, tenant: str, caller: str, key: str) -> bool:
+        """Whether this caller's idempotency key named a turn before."""
+        async with reading(self._pool, tenant) as lent:
+            sql = "SELECT EXISTS (SELECT FROM brain.idempotency WHERE tenant_id = $1 AND caller = $2 AND key = $3)"
+            known: bool = await lent.fetchval(sql, tenant, caller, key)
+        return known
+
     async def create_conversation(self, caller: Caller, new: creation.NewConversation) -> tuple[Conversation, bool]:
         """The conversation, and whether it was created by an earlier request. Raises `IdempotencyMismatch`."""
         return await creation.create_conversation(self._pool, caller, new)

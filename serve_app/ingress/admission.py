@@ -31,14 +31,16 @@ class Refused(Overloaded):
 
 
 class Admitted:
-    """A turn that was let in. Its `leave` must be called, once."""
+    """A turn that was let in. Its `leave` must be called, once. `measured`: its wait for a first text counts."""
 
     def __init__(self, gate: "_Gate", tenant: str, began: float) -> None:
         self._gate, self._tenant, self._began = gate, tenant, began
+        self.measured = True
 
     def first_text(self) -> None:
         """Its first text is on its way to the caller."""
-        self._gate.first_text(self._began)
+        if self.measured:
+            self._gate.first_text(self._began)
 
     def leave(self) -> None:
         """It is over, or nobody listens any more."""

@@ -24,8 +24,8 @@ async def chat_completions(request: Request) -> Response:
     """Answer a list of messages; or, with `x-conversation-id`, the last of them as a turn of that conversation."""
     caller = await authenticated(request)
     body = checked(ChatCompletion, await request.body(), status=400)
-    admit(request, caller.tenant, body.model)
     conversation_id = request.headers.get("x-conversation-id") or (body.metadata or {}).get("conversation_id")
     if conversation_id is None:
+        admit(request, caller.tenant, body.model)
         return await complete(request, caller, body)
     return await complete_in_conversation(request, caller, body, str(conversation_id))

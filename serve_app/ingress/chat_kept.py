@@ -49,7 +49,7 @@ async def complete_in_conversation(
     metadata = {name: value for name, value in (body.metadata or {}).items() if name != "conversation_id"}
     visit.turn = turn_id
     result = await hand_over(
-        parts,
+        request,
         Send(
             key=key,
             caller=caller.key_id,

@@ -1,19 +1,46 @@
 """Handing a message to its conversation's host, and the answer of a turn that was waited for."""
 
+from fastapi import Request
+
 from domain.commands import Accepted, Ended, Send
 from domain.errors import BrainError, CommitUnknown, ModelNotFound, NotFound, Overloaded, Retryable
 from domain.events import Position
 from domain.turn import TurnStatus
+from serve_app.ingress.admission import Refused
 from serve_app.ingress.answers import Answer
+from serve_app.ingress.bodies import idempotency_key
+from serve_app.ingress.context import visit_of
 from serve_app.ingress.errors import AfterAcceptance, Problem, failed_turn
-from serve_app.ingress.parts import Parts
+from serve_app.ingress.parts import Parts, admit, parts_of
 from serve_app.ingress.shapes import message_json, turn_json
 
 REPLAYED = {"idempotent-replayed": "true"}
 
 
-async def hand_over(parts: Parts, send: Send) -> Accepted | Ended:
-    """As `Hosts.send`. An error that came after the turn was accepted is raised as `AfterAcceptance`."""
+async def hand_over(request: Request, send: Send) -> Accepted | Ended:
+    """As `Hosts.send`, through the gate. An error that came after the turn was accepted is raised as
+    `AfterAcceptance`."""
+    parts = parts_of(request)
+    await _admit(request, parts, send)
+    result = await _sent(parts, send)
+    behind = isinstance(result, Ended) or result.replayed or result.turn.status is TurnStatus.QUEUED
+    if behind and (admitted := visit_of(request.scope).admitted) is not None:
+        admitted.measured = False  # what it waits for is another turn of its conversation, or nothing
+    return result
+
+
+async def _admit(request: Request, parts: Parts, send: Send) -> None:
+    """A key is looked up before the gate refuses: what was accepted once is answered."""
+    try:
+        admit(request, send.key.tenant, send.model)
+    except Refused:
+        if idempotency_key(request) is None:
+            raise
+        if not await parts.reader.key_is_known(send.key.tenant, send.caller, send.idempotency_key):
+            raise
+
+
+async def _sent(parts: Parts, send: Send) -> Accepted | Ended:
     try:
         return await parts.hosts.send(send)
     except Overloaded:

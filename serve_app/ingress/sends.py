@@ -16,7 +16,7 @@ from serve_app.ingress.bodies import MessageRegenerate, MessageSend, body_hash, 
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.documents import takes
 from serve_app.ingress.params import key_of, known
-from serve_app.ingress.parts import Parts, admit, parts_of
+from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.replay import accepted
 from serve_app.ingress.sending import REPLAYED, beginning, ended_answer, hand_over
 from serve_app.ingress.streams import TurnStream
@@ -47,7 +47,6 @@ async def send_message(request: Request, conversation_id: str) -> Response:
     visit_of(request.scope).conversation = conversation_id
     body = checked(MessageSend, await request.body(), strict=True)
     check_models(body)
-    admit(request, caller.tenant, body.model)
     idempotency = idempotency_key(request)
     turn_id = new_id("turn")
     send = Send(
@@ -85,7 +84,6 @@ async def regenerate(request: Request, message_id: str) -> Response:
     caller = await authenticated(request)
     known(message_id, "msg", "message")
     body = checked(MessageRegenerate, await request.body() or b"{}", strict=True)
-    admit(request, caller.tenant, body.model)
     idempotency = idempotency_key(request)
     conversation_id = await parts_of(request).reader.conversation_of(caller.tenant, message_id)
     visit_of(request.scope).conversation = conversation_id
@@ -111,7 +109,7 @@ async def regenerate(request: Request, message_id: str) -> Response:
 async def _answer(request: Request, send: Send, streamed: bool) -> Response:
     parts, visit = parts_of(request), visit_of(request.scope)
     visit.turn = send.turn_id
-    result = await hand_over(parts, send)
+    result = await hand_over(request, send)
     visit.turn = result.turn.id
     if streamed:
         headers = REPLAYED if result.replayed else None
