@@ -48,6 +48,14 @@ def check(data: Data = None) -> None:
 
 
 @app.command()
+def fence(data: Data = None) -> None:
+    """Take every conversation from its owner: after the database was put back to an earlier moment, before a start."""
+    from storage.fence import fence
+
+    with_database(data, lambda url: typer.echo(f"{fence(url)} conversations taken from their owners"))
+
+
+@app.command()
 def sql(revision: Annotated[str, typer.Argument(help="Version to reach.")] = "head") -> None:
     """Print the SQL that `upgrade` would run on an empty database."""
     from storage import migrations
