@@ -39,10 +39,8 @@ class ConcurrencyLimit:
     def admits(self, running: int, now: float) -> bool:
         """Whether a further turn may begin beside `running` ones; a refusal shows that the limit is needed."""
         if self.value < math.inf and now - self._heard > RELEASE:
-            self.value, self._heard = (
-                self.value * 2,
-                now,
-            )  # nothing is measured any more: whole replies, or a hung provider
+            # Nothing is measured any more: whole replies, or a provider that hangs.
+            self.value, self._heard = self.value * 2, now
         if running < self.value:
             return True
         self._needed = now

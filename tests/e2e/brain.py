@@ -294,13 +294,16 @@ def resumed(brain: Brain, stream: Stream, timeout: float = 60) -> list[dict[str,
 
 
 @contextmanager
-def mock_provider(folder: Path) -> Iterator[str]:
+def mock_provider(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """The mock provider in a process of its own; its URL."""
     ready = folder / "mock.ready"
+    ready.unlink(missing_ok=True)
     command = [
         sys.executable,
         "-m",
         "benchmarks.mock_provider",
+        "--host",
+        host,
         "--port",
         "0",
         "--ready-file",

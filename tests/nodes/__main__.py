@@ -14,10 +14,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from tests.e2e.brain import mock_provider
 from tests.faults import campaign
 from tests.nodes import report, trial
 from tests.nodes.balancer import balancer
-from tests.nodes.provider import provider
 from tests.nodes.scenarios import SCENARIOS, Scenario
 from tests.nodes.service import Service
 from tests.nodes.space import HEAD, known, space, why_not
@@ -78,7 +78,7 @@ def _tried(service: Service, scenarios: list[Scenario], seed: int, clients: int)
         print(f"{time.monotonic() - began:5.0f} s  {said}", flush=True)
 
     machines = service.space.machines
-    with provider(service.base, service.head.address) as service.provider:
+    with mock_provider(service.base, service.head.address) as service.provider:
         told("starting two nodes")
         for name in NODES[:2]:
             service.start_node(machines[name])

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import aiohttp
 import httpx
 
 from tests.faults import campaign
@@ -69,11 +68,7 @@ async def _work(
 ) -> tuple[float, float]:
     """When the fault began, and when it was over."""
     shared = [Shared() for _ in range(-(-number // GROUP))]
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=30)
-    headers = {"authorization": f"Bearer {front.key}"}
-    async with aiohttp.ClientSession(
-        front.url, headers=headers, connector=aiohttp.TCPConnector(limit=0), timeout=timeout
-    ) as http:
+    async with campaign.session(front) as http:
         clients = [
             Client(
                 Caller(f"{scenario.name}{n}", http, result.history.add),
