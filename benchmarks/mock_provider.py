@@ -163,9 +163,12 @@ class MockProvider:
             counted.ended = "broken" if fault in BROKEN else "complete"
             counted.told = bool(wants_usage) and fault not in BROKEN
             return answer
-        except (asyncio.CancelledError, ConnectionResetError):
+        except asyncio.CancelledError:
             self.closed_early += 1
             raise
+        except ConnectionResetError:
+            self.closed_early += 1
+            return web.Response(status=499)  # nobody reads it; raised, it would be logged as a fault of the mock's
         finally:
             self.open_streams -= 1
 
