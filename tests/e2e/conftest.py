@@ -49,8 +49,11 @@ def config(work_folder: Path, provider: str) -> Path:
         {"id": "tooled", "upstream": "mock,n=2,itl=2,tools=1", "capabilities": ["chat", "tools"]},
         {"id": "mock*"},
     ]
+    mock = {"base_url": provider, "key": "${MOCK_KEY}"}
     providers = [
-        {"name": "mock", "base_url": provider, "key": "${MOCK_KEY}", "timeouts": HASTY, "retries": 2, "models": models}
+        {"name": "mock", **mock, "timeouts": HASTY, "retries": 2, "models": models},
+        # Half a second a turn, and few at once.
+        {"name": "few", **mock, "max_connections": 4, "models": [{"id": "narrow", "upstream": "mock,n=10,itl=50"}]},
     ]
     path = work_folder / "providers.yaml"
     path.write_text(yaml.safe_dump({"providers": providers, "routing": {"default": "small", "fallback": ["scripted"]}}))

@@ -56,7 +56,7 @@ def run(
     """The same clients and faults for the same seed; what meets what is up to the machine. `tree`: the source of the
     service."""
     result = Result(seed, seconds)
-    with service(seed, tree) as world:
+    with service(seed, tree, any(fault.scarce for fault in faults)) as world:
         brain = world.brain
         injector = Injector(world, seed, tuple(one for one in faults if world.shim.there or not one.shim))
         thread = threading.Thread(target=injector.run, daemon=True)

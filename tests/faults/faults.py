@@ -15,13 +15,14 @@ Act = Callable[[World, random.Random], Undo]
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`act` does it and gives what undoes it, after a time drawn from `seconds`. `weight`: how often it is drawn.
-    `shim`: it needs a C compiler on this machine."""
+    `shim`: it needs a C compiler on this machine. `scarce`: Ray must find the memory full before it is."""
 
     name: str
     act: Act
     weight: int = 4
     seconds: tuple[float, float] = (0.0, 0.0)
     shim: bool = False
+    scarce: bool = False
 
 
 def both(*acts: Act) -> Act:
@@ -80,6 +81,6 @@ FAULTS = (
 HEAVY = (
     Fault("kill -9 of the raylet", kill("/raylet/raylet"), 2),
     Fault("kill -9 of the GCS", kill("gcs_server"), 2),
-    Fault("no memory is left", machine.fill_memory, 2, (1.0, 3.0)),
+    Fault("no memory is left", machine.fill_memory, 2, (1.0, 3.0), scarce=True),
 )
 """From what Ray itself cannot go on at once: everything starts anew, or whatever Ray chooses is ended."""

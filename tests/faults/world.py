@@ -17,7 +17,8 @@ from tests.faults.proxy import Proxy
 from tests.faults.shim import Shim
 
 HASTY = {"connect": 2, "first_token": 5, "idle": 5, "total": 60}  # of the provider, seconds
-ROOM = 4 << 30  # bytes that may be used besides what is, before Ray ends processes for want of memory
+ROOM = 4 << 30  # bytes that may be used besides what is, before Ray ends processes, where that is to be tried
+USUAL = 0.95  # of Ray
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,9 @@ class World:
 
 
 @contextmanager
-def service(seed: int, tree: Path = ROOT) -> Iterator[World]:
-    """`brain up` in a folder of its own, of the source in `tree`."""
+def service(seed: int, tree: Path = ROOT, scarce: bool = False) -> Iterator[World]:
+    """`brain up` in a folder of its own, of the source in `tree`. `scarce`: Ray finds the memory full long before it
+    is. It counts the whole machine's, so that what else runs there ends replicas too."""
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -43,7 +45,7 @@ def service(seed: int, tree: Path = ROOT) -> Iterator[World]:
         shim = Shim(folder)
         database, journal = (Proxy(_port(data, of), seed) for of in ("postgres", "redis"))
         memory = psutil.virtual_memory()
-        share = min(0.95, (memory.total - memory.available + ROOM) / memory.total)
+        share = min(USUAL, (memory.total - memory.available + ROOM) / memory.total) if scarce else USUAL
         environment = {
             **shim.environment,
             "PYTHONPATH": f"{tree}:{shim.environment['PYTHONPATH']}",  # first: the caller's has a source of its own
