@@ -85,17 +85,23 @@ async def work(place: Place, result: Result, clients: int, injector: Injector, t
     shared = [Shared() for _ in range(-(-clients // GROUP))]
     async with session(place) as http:
         working = [
-            Client(Caller(f"c{number}", http, result.history.add), f"{result.seed}/{number}", one, until).run()
+            Client(Caller(f"c{number}", http, result.history.add), f"{result.seed}/{number}", one, until)
             for number, one in ((number, shared[number // GROUP]) for number in range(clients))
         ]
-        telling = asyncio.create_task(_tell(result, injector, until, told))
-        await asyncio.gather(*working)
+        telling = asyncio.create_task(_tell(result, injector, working, until, told))
+        await asyncio.gather(*(client.run() for client in working))
         injector.stop.set()
         telling.cancel()
 
 
-async def _tell(result: Result, injector: Injector, until: float, told: Callable[[str], None]) -> None:
+async def _tell(
+    result: Result, injector: Injector, clients: list[Client], until: float, told: Callable[[str], None]
+) -> None:
+    """Where the service does not come back, nobody goes on."""
     while True:
+        if injector.gave_up:
+            for client in clients:
+                client.until = 0.0
         left = max(until - time.monotonic(), 0.0)
         told(f"{len(result.history.operations)} operations, {len(injector.injected)} faults, {left:.0f} s left")
         await asyncio.sleep(1)

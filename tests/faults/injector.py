@@ -38,6 +38,7 @@ class Injector:
     faults: tuple[Fault, ...] = FAULTS
     injected: list[Injected] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
+    gave_up: bool = False  # the service did not answer again within PATIENCE
 
     def run(self) -> None:
         drawn = random.Random(self.seed)
@@ -53,6 +54,7 @@ class Injector:
             one.ended = time.monotonic()
             one.recovered = self._recovered(one.ended)
             if one.recovered is None:
+                self.gave_up = True
                 return
 
     def _recovered(self, since: float) -> float | None:
