@@ -52,15 +52,28 @@ class Sampler:
         return dict(found)
 
     def _processes(self) -> Counter[str]:
-        found: Counter[str] = Counter()
+        found = Counter[str]()
         for process in [psutil.Process(self._service.pid), *below(self._service.pid)]:
             with contextlib.suppress(psutil.Error):
                 kind = _kind(process)
-                with process.oneshot():
-                    rss, fds, threads = process.memory_info().rss, process.num_fds(), process.num_threads()
-                for what, value in (("rss_mb", rss / 1e6), ("fds", fds), ("threads", threads), ("processes", 1)):
+                held = _of_a_backend(process) if kind == "postgres" else _of_a_process(process)
+                for what, value in (*held.items(), ("processes", 1)):
                     found[f"{kind} {what}"] += value
+        for what in ("private_mb_each", "fds_each"):
+            found[f"postgres {what}"] /= max(found["postgres processes"], 1)
         return found
+
+
+def _of_a_process(process: psutil.Process) -> dict[str, float]:
+    with process.oneshot():
+        rss, fds, threads = process.memory_info().rss, process.num_fds(), process.num_threads()
+    return {"rss_mb": rss / 1e6, "fds": fds, "threads": threads}
+
+
+def _of_a_backend(process: psutil.Process) -> dict[str, float]:
+    """What it shares with the others, the buffers, counts in the resident memory of each that has touched them, and
+    pools open and close connections: what one process holds is what can creep, besides their number."""
+    return {"private_mb_each": process.memory_full_info().uss / 1e6, "fds_each": process.num_fds()}
 
 
 def _kind(process: psutil.Process) -> str:

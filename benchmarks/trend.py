@@ -7,7 +7,16 @@ from itertools import combinations
 
 SHARE = 0.03
 """Growth over the measured time, of the median, from which a series creeps; and in units, whichever is more."""
-UNITS = {"rss_mb": 10.0, "used_mb": 2.0, "fds": 10.0, "threads": 5.0, "connections": 3.0, "keys": 100.0}
+UNITS = {
+    "rss_mb": 10.0,
+    "private_mb_each": 1.0,
+    "used_mb": 2.0,
+    "fds": 10.0,
+    "fds_each": 3.0,
+    "threads": 5.0,
+    "connections": 3.0,
+    "keys": 100.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
