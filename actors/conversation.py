@@ -226,7 +226,7 @@ class ConversationActor:
         live.task = asyncio.create_task(drive(self, self._turn_run(live), inherited))
 
     def _turn_run(self, live: LiveTurn) -> TurnRun:
-        return TurnRun(self.parts, self.key, live, self._hot)
+        return TurnRun(self.parts, self.key, live, self._hot, self._ownership.epoch)
 
     async def _answer(self, send: Send, accepted: AcceptedTurn, live: LiveTurn | None) -> Accepted | Ended:
         if live is None:

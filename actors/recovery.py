@@ -11,12 +11,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from actors.lost import continues, lost_calls, take_up, text_of
-from actors.parts import Parts
 from actors.run import TurnRun
 from actors.sides import answer_side_by_side, end_sides
 from actors.telling import Events, failure, opening
 from actors.turn import LiveTurn, unjournalled
-from domain.conversation import ConversationKey
 from domain.errors import BudgetExceeded, GenerationError, JournalUnavailable, NotFound, Overloaded, Unavailable
 from domain.events import ACCEPTED, CANDIDATE_COMPLETED, CANDIDATE_DELTA, DELTA, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
@@ -41,7 +39,7 @@ class Lost:
 
 async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt) -> Found:
     """The outcome of a turn and the layout of its stream, over as many attempts as it takes (`MAX_ATTEMPTS`)."""
-    live, parts = run.live, run.parts
+    live = run.live
     while True:
         unsure = inherited and live.begun  # what was said is known by the journal alone
         try:
@@ -55,10 +53,10 @@ async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt)
         if isinstance(found, Lost):
             live.calls, lost = found.calls, found
             if live.cancelled:
-                found = _ended(await _progress(parts, run.key, live), Outcome("cancelled"))
+                found = _ended(await _progress(run), Outcome("cancelled"))
             elif live.attempt + live.continued >= MAX_ATTEMPTS:
                 error = GenerationError("the generation was lost three times")
-                found = _ended(await _progress(parts, run.key, live), failure(error, live.id))
+                found = _ended(await _progress(run), failure(error, live.id))
         if not isinstance(found, Lost):
             outcome, layout = found
             if not layout or (unsure and layout == unjournalled()):
@@ -68,7 +66,7 @@ async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt)
             return found
         if lost.silent:
             await run.say(opening(live))
-        await _supersede(parts, run.key, live)
+        await _supersede(run)
         await next_attempt(live, found.calls)
         live.begin_attempt()
         inherited = False
@@ -131,7 +129,7 @@ async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
     live, parts = run.live, run.parts
     deadline = time.monotonic() + parts.limits.admission
     while True:
-        progress = await _progress(parts, run.key, live)
+        progress = await _progress(run)
         if progress is not None:
             _remember(live, progress)
             if progress.sealed is not None:
@@ -186,9 +184,9 @@ def _ended(progress: Progress | None, outcome: Outcome) -> Found:
 
 async def _told(run: TurnRun, outcome: Outcome) -> Layout | None:
     """The layout of the stream as the journal holds it, with one more delta for what the stream never got."""
-    progress = await _progress(run.parts, run.key, run.live)
-    if progress is None or not progress.events:
-        return None
+    progress = await _progress(run)
+    if progress is None or not progress.events or progress.events[-1].n < max(run.live.known(outcome), default=0):
+        return None  # it has lost what was in it
     layout = _layout(progress)
     rest = len(outcome.text) - sum(entry for entry in layout if isinstance(entry, int))
     return [*layout, rest] if rest > 0 else layout
@@ -205,6 +203,8 @@ def _layout(progress: Progress) -> Layout:
 
 
 def _remember(live: LiveTurn, progress: Progress) -> None:
+    if progress.events and progress.events[-1].n >= live.n:
+        live.unanswered = []  # each of them is there, or never will be
     for event in progress.events:
         live.n = max(live.n, event.n)
         if event.type in TOLD:
@@ -226,15 +226,16 @@ def _joining(run: TurnRun) -> GenerationRequest:
     )
 
 
-async def _progress(parts: Parts, key: ConversationKey, live: LiveTurn) -> Progress | None:
+async def _progress(run: TurnRun) -> Progress | None:
+    live = run.live
     try:
-        return await parts.journal.progress(key.tenant, live.id, live.attempt)
+        return await run.parts.journal.progress(run.key.tenant, live.id, live.attempt, run.epoch)
     except JournalUnavailable:
         return None
 
 
-async def _supersede(parts: Parts, key: ConversationKey, live: LiveTurn) -> None:
+async def _supersede(run: TurnRun) -> None:
     try:
-        await parts.journal.supersede(key.tenant, live.id, live.attempt)
+        await run.parts.journal.supersede(run.key.tenant, run.live.id, run.live.attempt, run.epoch)
     except JournalUnavailable:
         return

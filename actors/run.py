@@ -36,10 +36,11 @@ class Ground:
 
 
 class TurnRun:
-    """One attempt of one turn. `window` is the conversation's hot context, the turn's own message in it."""
+    """One attempt of one turn. `window` is the conversation's hot context, the turn's own message in it; `epoch` is
+    the one of the conversation's ownership."""
 
-    def __init__(self, parts: Parts, key: ConversationKey, live: LiveTurn, window: Window) -> None:
-        self.parts, self.key, self.live, self.window = parts, key, live, window
+    def __init__(self, parts: Parts, key: ConversationKey, live: LiveTurn, window: Window, epoch: int) -> None:
+        self.parts, self.key, self.live, self.window, self.epoch = parts, key, live, window, epoch
         self._understanding: asyncio.Task[None] | None = None
         self._saying: asyncio.Task[None] | None = None
         self.marks: dict[str, float] = {}
@@ -113,9 +114,11 @@ class TurnRun:
             return
         known = live.n if events[0][0] in (ACCEPTED, RESET) else max(live.n, 1)
         try:
-            n = await self.parts.journal.append(self.key.tenant, live.id, live.attempt, events, known)
+            n = await self.parts.journal.append(self.key.tenant, live.id, live.attempt, events, known, self.epoch)
         except JournalUnavailable:
             n = None
+            if live.n > 0 or events[0][0] == RESET:  # else nobody follows this stream
+                live.doubt(events)
         if n is not None:
             live.note(n - len(events) + 1, events)
         if not live.opened.done():

@@ -66,14 +66,14 @@ async def answer_side_by_side(run: TurnRun, opening: Events) -> Outcome:
         return Outcome("cancelled", attempts=tuple(attempts))
     if chosen is None or chosen.outcome is None:
         failed = next(side.outcome for side in sides if side.outcome is not None)
-        return replace(failed, text="", usage=None, deltas=(), models=(), attempts=tuple(attempts))
+        return replace(failed, text="", usage=None, deltas=(), models=(), attempts=tuple(attempts), unanswered=None)
     run.choice = _as_chosen(chosen, sides, reason)
     if live.asked.keep == "all":
         run.versions = tuple(_version(side) for side in sides if side.completed and side is not chosen)
     text = chosen.outcome.text
     model: Events = [(MODEL, {"model": chosen.request.model, "reason": reason})]
     await run.say([*model, (DELTA, {"text": text})] if text else model)
-    return replace(chosen.outcome, deltas=(), models=(), attempts=tuple(attempts))
+    return replace(chosen.outcome, deltas=(), models=(), attempts=tuple(attempts), unanswered=None)
 
 
 async def end_sides(run: TurnRun) -> None:
@@ -132,6 +132,8 @@ async def _tell(run: TurnRun, side: Side) -> None:
         text = outcome.text[at : at + length]
         run.live.note(n, [(CANDIDATE_DELTA, {"index": side.request.side, "model": side.request.model, "text": text})])
         at += length
+    if outcome.unanswered is not None:
+        run.live.unanswered.append(outcome.unanswered)
     await run.say([(CANDIDATE_COMPLETED, _ending(side, outcome.error))])
 
 

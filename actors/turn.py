@@ -8,7 +8,7 @@ from typing import Any
 
 from domain.commands import Accepted, Ended, UnfinishedTurn
 from domain.errors import BrainError
-from domain.events import ACCEPTED, DELTA, Layout
+from domain.events import ACCEPTED, DELTA, MODEL, Entry, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ledger import Charge
 from domain.message import Intent
@@ -17,7 +17,8 @@ from domain.turn import TurnStatus
 
 @dataclass(eq=False, slots=True)
 class LiveTurn:
-    """`n` is the last event number that its owner knows of; `said` are the owner's own events by number.
+    """`n` is the last event number that its owner knows of; `said` are the owner's own events by number, and
+    `unanswered` the entries of those that the journal holds or does not: nobody knows.
 
     `begun`: whether it ran already when it came into these hands. `held`: USD of a budget that it may cost. `sides`:
     the generations of models that answer side by side.
@@ -34,6 +35,7 @@ class LiveTurn:
     begun: bool = False
     n: int = 0
     said: dict[int, dict[str, Any]] = field(default_factory=dict)
+    unanswered: list[Entry] = field(default_factory=list)
     cancelled: bool = False
     task: asyncio.Task[None] | None = None
     request: GenerationRequest | None = None
@@ -72,12 +74,16 @@ class LiveTurn:
 
     def note(self, first: int, events: list[tuple[str, dict[str, Any]]]) -> None:
         """Remember that these events stand in the journal from number `first` on."""
-        for n, (kind, data) in enumerate(events, first):
-            if kind == DELTA:
-                self.spoken[n] = len(data["text"])
+        for n, entry in enumerate(map(entry_of, events), first):
+            if isinstance(entry, int):
+                self.spoken[n] = entry
             else:
-                self.said[n] = {"type": kind} if kind == ACCEPTED else {"type": kind, **data}
+                self.said[n] = entry
             self.n = max(self.n, n)
+
+    def doubt(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+        """Remember that these events may stand in the journal."""
+        self.unanswered += map(entry_of, events)
 
     def abandon(self, error: BrainError) -> None:
         """Leave it to another owner: whoever waits for it gets `error`."""
@@ -88,13 +94,30 @@ class LiveTurn:
         if not self.opened.done():
             self.opened.set_result(False)
 
+    def known(self, outcome: Outcome) -> dict[int, Entry]:
+        """The entries of the attempt's stream by number, from what each side wrote."""
+        entries: dict[int, Entry] = {**dict(outcome.deltas), **self.said, **self.spoken}
+        entries.update({n: {"type": MODEL, "model": m, "reason": r} for n, m, r in outcome.models})
+        return entries
+
     def layout(self, outcome: Outcome) -> Layout | None:
-        """What the attempt's stream was, from what each side wrote; None if there is a hole in it."""
-        entries: dict[int, int | dict[str, Any]] = {**dict(outcome.deltas), **self.said, **self.spoken}
-        entries.update({n: {"type": "turn.model", "model": m, "reason": r} for n, m, r in outcome.models})
-        if not entries:
+        """What the attempt's stream was, or may go on as for its readers; None where they may have had another one.
+
+        One event of which nobody knows whether the journal took it has one place: the hole among the others, or
+        behind them. If it was taken it stands there, and if it was not, readers are told so from the layout. An
+        opening's events stand first, if at all, and the owner's next ones were taken only behind them.
+        """
+        entries, doubtful = self.known(outcome), list(self.unanswered)
+        if outcome.unanswered is not None:
+            doubtful.append(outcome.unanswered)
+        elif not entries:
+            entries, doubtful = dict(enumerate(doubtful, 1)), []
+        if not entries and not doubtful:
             return unjournalled()
-        if len(entries) != max(entries):
+        free = [n for n in range(1, max(entries, default=0) + 1) if n not in entries]
+        if len(doubtful) == 1 and len(free) < 2:
+            entries[free[0] if free else len(entries) + 1] = doubtful[0]
+        elif doubtful or free:
             return None
         layout = [entries[n] for n in sorted(entries)]
         rest = len(outcome.text) - sum(entry for entry in layout if isinstance(entry, int))
@@ -102,8 +125,16 @@ class LiveTurn:
 
     def begin_attempt(self) -> None:
         """Forget what the attempt before said."""
-        self.attempt, self.n, self.said = self.attempt + 1, 0, {}
+        self.attempt, self.n, self.said, self.unanswered = self.attempt + 1, 0, {}, []
         self.prefix, self.spoken, self.calls, self.sides = "", {}, (), ()
+
+
+def entry_of(event: tuple[str, dict[str, Any]]) -> Entry:
+    """What a layout keeps of an event."""
+    kind, data = event
+    if kind == DELTA:
+        return len(data["text"])
+    return {"type": kind} if kind == ACCEPTED else {"type": kind, **data}
 
 
 def unjournalled() -> Layout:

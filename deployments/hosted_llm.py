@@ -174,7 +174,12 @@ class HostedLLM:
                 return Outcome("elsewhere")
             finally:
                 writing.cancel()
-            outcome = replace(outcome, deltas=tuple(recording.deltas), models=tuple(recording.models))
+            outcome = replace(
+                outcome,
+                deltas=tuple(recording.deltas),
+                models=tuple(recording.models),
+                unanswered=recording.unanswered,
+            )
             self._seal(recording, outcome)
             self._keep(name, outcome)
             self.told(outcome)

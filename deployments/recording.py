@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from deployments.providers.reading import merged
 from domain.errors import JournalUnavailable
-from domain.events import CANDIDATE_DELTA, MODEL
+from domain.events import CANDIDATE_DELTA, MODEL, Entry
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Journal
 
@@ -25,8 +25,9 @@ class Recording:
     """Writes a generation's deltas in order, one write at a time; what comes meanwhile goes into the next one.
 
     Nothing is written before `claim` has ended; it is `refused` where another process holds this generation. `deltas`
-    are the (n, length) of what the journal took, or may have taken. Once `lost`, nothing more is written: another
-    process has taken over, or the journal no longer holds what was written.
+    are the (n, length) of what the journal took; `unanswered` is the layout's entry of what it may have taken behind
+    that, wherever. Once `lost`, nothing more is written: another process has taken over, or the journal no longer holds
+    what was written.
     """
 
     def __init__(
@@ -35,7 +36,8 @@ class Recording:
         self.deltas: list[tuple[int, int]] = []
         self.models: list[tuple[int, str, str]] = []
         self.claimed, self.refused, self.lost = False, False, False
-        self._unanswered = False
+        self.unanswered: Entry | None = None
+        self._answered = True
         self._journal, self._request, self._writer, self._monotonic = journal, request, writer, monotonic
         self._wrote_at = monotonic()
         self._n = request.n
@@ -74,12 +76,12 @@ class Recording:
         await self._ready.wait()
         if self.lost:
             return
-        request, events = self._request, [(MODEL, {"model": model, "reason": reason})]
+        request, data = self._request, {"model": model, "reason": reason}
         n = await self._told(
-            self._journal.append(request.tenant, request.turn_id, request.attempt, events, after=self._n)
+            self._journal.append(request.tenant, request.turn_id, request.attempt, [(MODEL, data)], after=self._n)
         )
         if n is None:
-            self.lost = True
+            self._lose({"type": MODEL, **data})
         else:
             self._n = n
             self.models.append((n, model, reason))
@@ -113,29 +115,38 @@ class Recording:
     async def _write(self) -> None:
         pending, self._pending = self._pending, []
         for is_text, run in groupby(pending, lambda one: isinstance(one, str)):
+            text = ""
             if is_text:
                 text = "".join(str(one) for one in run)
                 n = await self._told(self._write_text(text))
-                length = len(text)
             else:
                 n = await self._write_calls([call for calls in run for call in calls if isinstance(call, dict)])
-                length = None
             if n is None:
-                self.lost = True
-                if length is not None and self._unanswered and self._request.side is None:  # a reader may have it
-                    self.deltas.append((self._n + 1, length))
+                self._lose(self._entry(text) if text else None)
                 return
             self._n = n
-            if length is not None:
-                self.deltas.append((n, length))
+            if text:
+                self.deltas.append((n, len(text)))
             self._wrote_at = self._monotonic()
 
     def _write_text(self, text: str) -> Awaitable[int | None]:
         request = self._request
         if request.side is None:
             return self._journal.write(request, self._writer, (text,), self._n)
-        event = (CANDIDATE_DELTA, {"index": request.side, "model": request.model, "text": text})
+        event = (CANDIDATE_DELTA, self._candidate(text))
         return self._journal.append(request.tenant, request.turn_id, request.attempt, [event], after=self._n)
+
+    def _candidate(self, text: str) -> dict[str, Any]:
+        return {"index": self._request.side, "model": self._request.model, "text": text}
+
+    def _entry(self, text: str) -> Entry:
+        """A delta as a layout has it."""
+        return len(text) if self._request.side is None else {"type": CANDIDATE_DELTA, **self._candidate(text)}
+
+    def _lose(self, entry: Entry | None) -> None:
+        """The last write failed. A reader may have it all the same, where nobody said that it was refused."""
+        self.lost = True
+        self.unanswered = None if self._answered else entry
 
     async def _write_calls(self, calls: list[dict[str, Any]]) -> int | None:
         """Renew the claim first, so that it is this writer's for as long as the event's own write may take."""
@@ -149,7 +160,7 @@ class Recording:
 
     async def _told(self, call: Awaitable[Told]) -> Told | None:
         """The journal's answer, or None where it failed: no failure of the journal may cost a reply."""
-        self._unanswered = True
+        self._answered = False
         try:
             told = await call
         except JournalUnavailable as error:
@@ -157,6 +168,6 @@ class Recording:
         except Exception:
             log.exception("%s: the journal failed", self._request.name)
         else:
-            self._unanswered = False
+            self._answered = True
             return told
         return None

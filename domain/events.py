@@ -14,7 +14,8 @@ CANDIDATE_DELTA, CANDIDATE_COMPLETED = "candidate.delta", "candidate.completed" 
 COMPLETED, FAILED, CANCELLED = "turn.completed", "turn.failed", "turn.cancelled"
 TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
 
-Layout = list[int | dict[str, Any]]
+Entry = int | dict[str, Any]
+Layout = list[Entry]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from domain.carried import carried
+from domain.events import Entry
 from domain.message import Usage
 
 Ending = Literal["completed", "failed", "cancelled", "elsewhere"]
@@ -83,6 +84,7 @@ class Outcome:
     """How a generation ended. `text` is whole, whatever became of the journal.
 
     `deltas` are (n, length in characters) of the journalled deltas, in order; they end early if the journal was lost.
+    `unanswered`: the layout's entry of an event that the journal may hold behind all that this process wrote.
     `elsewhere`: another process holds this generation; follow its journal. `error` has the shape of an API error.
     """
 
@@ -98,3 +100,4 @@ class Outcome:
     models: tuple[tuple[int, str, str], ...] = ()  # (n, model, reason) of `turn.model` events after the first
     attempts: tuple[Attempt, ...] = ()
     tool_calls: tuple[dict[str, Any], ...] = ()  # in OpenAI's shape
+    unanswered: Entry | None = None

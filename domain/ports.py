@@ -201,12 +201,18 @@ class Journal(Protocol):
     """The live events of running turns. Every method may raise `JournalUnavailable`; nothing durable depends on it."""
 
     async def append(
-        self, tenant: str, turn_id: str, attempt: int, events: Sequence[tuple[str, dict[str, Any]]], after: int = 0
+        self,
+        tenant: str,
+        turn_id: str,
+        attempt: int,
+        events: Sequence[tuple[str, dict[str, Any]]],
+        after: int = 0,
+        epoch: int = 0,
     ) -> int | None:
-        """Append events and give the number of the last one.
+        """Append events and give the number of the last one. `epoch`: of the conversation's owner, who says them.
 
-        None if nothing was appended: the attempt's stream has ended, or it no longer holds `after` events.
-        A terminal event is also taken by a sealed stream.
+        None if nothing was appended: the attempt's stream has ended, it no longer holds `after` events, or a later
+        owner has read it. A terminal event is also taken by a sealed stream.
         """
         ...
 
@@ -226,12 +232,12 @@ class Journal(Protocol):
         """Say that the generation has ended, and how; give the claim back."""
         ...
 
-    async def progress(self, tenant: str, turn_id: str, attempt: int) -> Progress:
-        """All that an attempt's journal holds."""
+    async def progress(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> Progress:
+        """All that an attempt's journal holds. From then on no owner of an earlier `epoch` adds to it."""
         ...
 
-    async def supersede(self, tenant: str, turn_id: str, attempt: int) -> None:
-        """Tell the followers of `attempt` that another one has begun."""
+    async def supersede(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> None:
+        """Tell the followers of `attempt` that another one has begun; as `append`."""
         ...
 
 

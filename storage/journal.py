@@ -2,7 +2,8 @@
 
 Event `n` has the entry id `n-0`, so a reader resumes after any event with one range. Marks that readers of the journal
 need and clients never see ('.sealed': the generation has ended; '.next': another attempt has begun) lie between, at
-`n-1`, `n-2` … A claim with a time to live is the writer's heartbeat.
+`n-1`, `n-2` … A claim with a time to live is the writer's heartbeat. An owner who takes a turn over leaves its epoch:
+whoever had it before, and only stood still, says nothing more.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from storage.redis import Pipeline
 SEALED, NEXT = ".sealed", ".next"
 UNKEPT_TTL = 30  # seconds that the ended stream of a generation that nobody stores is kept
 _OUTCOME = TypeAdapter(Outcome)
-_SCRIPTS = {name: (Path(__file__).parent / "lua" / f"{name}.lua").read_text() for name in ("append", "claim")}
+_SCRIPTS = {name: (Path(__file__).parent / "lua" / f"{name}.lua").read_text() for name in ("append", "claim", "own")}
 _SHA = {name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in _SCRIPTS.items()}
 _NAMES: dict[bytes, str] = {}
 
@@ -56,12 +57,18 @@ class RedisJournal:
         self._ttl, self._claim_ms = ttl, int(claim * 1000)
 
     async def append(
-        self, tenant: str, turn_id: str, attempt: int, events: Sequence[tuple[str, dict[str, Any]]], after: int = 0
+        self,
+        tenant: str,
+        turn_id: str,
+        attempt: int,
+        events: Sequence[tuple[str, dict[str, Any]]],
+        after: int = 0,
+        epoch: int = 0,
     ) -> int | None:
         pairs = [
             part for kind, data in events for part in (kind, data["text"] if kind == DELTA else orjson.dumps(data))
         ]
-        return await self._append(stream_key(tenant, turn_id, attempt), after, "", pairs)
+        return await self._append(stream_key(tenant, turn_id, attempt), after, "", pairs, epoch=epoch)
 
     async def claim(self, request: GenerationRequest, writer: str) -> bool:
         key = stream_key(request.tenant, request.turn_id, request.attempt)
@@ -80,11 +87,13 @@ class RedisJournal:
         after = outcome.deltas[-1][0] if outcome.deltas else request.n
         await self._append(key, after, writer, [SEALED, orjson.dumps(body)], None if request.kept else UNKEPT_TTL)
 
-    async def supersede(self, tenant: str, turn_id: str, attempt: int) -> None:
-        await self._append(stream_key(tenant, turn_id, attempt), 0, "", [NEXT, b""])
+    async def supersede(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> None:
+        await self._append(stream_key(tenant, turn_id, attempt), 0, "", [NEXT, b""], epoch=epoch)
 
-    async def progress(self, tenant: str, turn_id: str, attempt: int) -> Progress:
+    async def progress(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> Progress:
         key = stream_key(tenant, turn_id, attempt)
+        if epoch:
+            await self._script("own", key, epoch, self._ttl)
         try:
             entries, alive = await asyncio.gather(
                 self._pipeline.send("XRANGE", key, "-", "+"), self._pipeline.send("EXISTS", key + ":claim")
@@ -108,14 +117,14 @@ class RedisJournal:
         await self._pipeline.close()
 
     async def _append(
-        self, key: str, after: int, writer: str, pairs: Sequence[Any], ttl: int | None = None
+        self, key: str, after: int, writer: str, pairs: Sequence[Any], ttl: int | None = None, epoch: int = 0
     ) -> int | None:
-        n = int(await self._script("append", key, after, ttl or self._ttl, writer, self._claim_ms, *pairs))
+        n = int(await self._script("append", key, after, ttl or self._ttl, writer, self._claim_ms, epoch, *pairs))
         return n if n >= 0 else None
 
     async def _script(self, name: str, key: str, *args: Any) -> Any:
         try:
-            return await self._pipeline.send("EVALSHA", _SHA[name], 2, key, key + ":claim", *args)
+            return await self._pipeline.send("EVALSHA", _SHA[name], *_keys(key), *args)
         except NoScriptError:
             return await self._evaluate(name, key, *args)
         except ResponseError as error:
@@ -123,6 +132,11 @@ class RedisJournal:
 
     async def _evaluate(self, name: str, key: str, *args: Any) -> Any:
         try:
-            return await self._pipeline.send("EVAL", _SCRIPTS[name], 2, key, key + ":claim", *args)
+            return await self._pipeline.send("EVAL", _SCRIPTS[name], *_keys(key), *args)
         except ResponseError as error:
             raise JournalUnavailable(str(error)) from error
+
+
+def _keys(key: str) -> tuple[int, str, str, str]:
+    """Of every script: the stream, its writer's claim, its owner's epoch."""
+    return 3, key, key + ":claim", key + ":owner"

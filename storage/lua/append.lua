@@ -1,7 +1,9 @@
 -- Append events to the stream of an attempt and number them without a gap, whoever writes.
--- KEYS: stream, claim. ARGV: known last n, ttl (s), writer ('' if none), claim (ms), then pairs of type and payload.
+-- KEYS: stream, claim, owner. ARGV: known last n, ttl (s), writer ('' if none), claim (ms), epoch of the owner (0: it is
+-- not the owner who writes), then pairs of type and payload.
 -- Types that begin with a dot are marks for readers of the journal: they take no number (id n-1, n-2 ...).
--- Returns the last n; -1: the stream no longer holds n events; -2: another writer has the claim; -3: it has ended.
+-- Returns the last n; -1: the stream no longer holds n events; -2: another writer has the claim; -3: it has ended;
+-- -4: a later owner has taken it over.
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local n, sub, state = 0, 0, ''
 if last then
@@ -11,6 +13,9 @@ end
 if n < tonumber(ARGV[1]) then
     return -1
 end
+if ARGV[5] ~= '0' and tonumber(redis.call('GET', KEYS[3]) or '0') > tonumber(ARGV[5]) then
+    return -4
+end
 if ARGV[3] ~= '' then
     local holder = redis.call('GET', KEYS[2])
     if holder and holder ~= ARGV[3] then
@@ -19,7 +24,7 @@ if ARGV[3] ~= '' then
 end
 local terminal = { ['turn.completed'] = true, ['turn.failed'] = true, ['turn.cancelled'] = true }
 local ttl = ARGV[2]
-for i = 5, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
     local kind = ARGV[i]
     if terminal[state] or state == '.next' then
         return -3

@@ -1,12 +1,14 @@
 """Redis has lost what was said of a turn, and its owner is gone: readers are told again, in another attempt."""
 
+import asyncio
+
 import pytest
 
 from benchmarks.mock_spec import reply_tokens
 from domain.errors import JournalUnavailable
-from domain.events import DELTA, INTENT, RESET
+from domain.events import DELTA, INTENT, RESET, TERMINAL
 from storage.redis import open_redis
-from tests.actors.test_conversations import SLOW, _said, eventually
+from tests.actors.test_conversations import FAST, SLOW, _said, eventually
 from tests.storage.conftest import make_conversation, make_send
 
 
@@ -97,18 +99,18 @@ async def test_a_later_attempt_that_no_journal_held_is_told_whole(world, key, mo
     await world.llm.die()
     ended = await eventually(lambda: world.store.ended(key.tenant, turn))
     assert (ended.turn.status, ended.turn.attempt) == ("completed", 2)
-    opening, *deltas = (await world.reader.stored_turn(key.tenant, turn)).layout
-    assert opening["type"] == RESET and deltas == [len(ended.message.content)]
+    opening, *_, text = (await world.reader.stored_turn(key.tenant, turn)).layout
+    assert opening["type"] == RESET and text == len(ended.message.content)
 
 
 async def test_nothing_is_said_in_an_attempt_whose_opening_is_not_there(world, key, monkeypatch):
     """The journal is away for the opening and back for the intent: no stream begins with that."""
     append = world.journal.append
 
-    async def away_at_first(tenant, turn_id, attempt, events, after=0):
+    async def away_at_first(tenant, turn_id, attempt, events, after=0, epoch=0):
         if events[0][0] != INTENT:
             raise JournalUnavailable("away")
-        return await append(tenant, turn_id, attempt, events, after)
+        return await append(tenant, turn_id, attempt, events, after, epoch)
 
     monkeypatch.setattr(world.journal, "append", away_at_first)
     host = await world.host()
@@ -116,3 +118,58 @@ async def test_nothing_is_said_in_an_attempt_whose_opening_is_not_there(world, k
     await eventually(lambda: world.store.ended(key.tenant, accepted.turn.id))
     progress = await world.journal.progress(key.tenant, accepted.turn.id, 1)
     assert progress.events == []
+
+
+async def test_an_intent_whose_write_was_not_answered_stands_in_what_is_stored(world, key, monkeypatch):
+    """Readers may have had it."""
+    append = world.journal.append
+
+    async def unanswered(tenant, turn_id, attempt, events, after=0, epoch=0):
+        told = await append(tenant, turn_id, attempt, events, after, epoch)
+        if events[0][0] == INTENT:
+            raise JournalUnavailable("the answer was lost")
+        return told
+
+    monkeypatch.setattr(world.journal, "append", unanswered)
+    host = await world.host()
+    accepted = await host.send(make_send(key, "once", model=FAST))
+    await eventually(lambda: world.store.ended(key.tenant, accepted.turn.id))
+    streamed = (await world.journal.progress(key.tenant, accepted.turn.id, 1)).events
+    stored = (await world.reader.stored_turn(key.tenant, accepted.turn.id)).layout
+    assert INTENT in {event.type for event in streamed}
+    assert kinds(stored) == [event.type for event in streamed if event.type not in TERMINAL]
+
+
+@pytest.mark.parametrize(("model", "asked"), [(SLOW, 2), ("auto", 1)])
+async def test_an_owner_that_only_stood_still_says_nothing_in_the_next_ones_stream(world, key, model, asked):
+    """It classified when it was stopped, and goes on with that. `asked`: generations, once the next one has begun."""
+    classifying, go_on = asyncio.Event(), asyncio.Event()
+    classify = world.classifier.classify
+
+    async def held(text, tenant=""):
+        classifying.set()
+        await go_on.wait()
+        return await classify(text, tenant)
+
+    async def begun():
+        return len(world.llm.asked) == asked
+
+    world.classifier.classify = held
+    first = await world.host()
+    accepted = await first.send(make_send(key, "once", model=model))
+    await classifying.wait()
+    world.classifier.classify = classify
+    for loop in first._loops:  # its lease runs out, and it does not know
+        loop.cancel()
+    await world.host()
+    await eventually(begun)
+    go_on.set()
+    await eventually(lambda: world.store.ended(key.tenant, accepted.turn.id))
+    streamed = (await world.journal.progress(key.tenant, accepted.turn.id, 1)).events
+    stored = (await world.reader.stored_turn(key.tenant, accepted.turn.id)).layout
+    assert kinds(stored) == [event.type for event in streamed if event.type not in TERMINAL]
+    assert [event.type for event in streamed].count(INTENT) == asked % 2
+
+
+def kinds(layout):
+    return [DELTA if isinstance(entry, int) else entry["type"] for entry in layout]

@@ -18,7 +18,13 @@ class NoJournal:
     """Redis is away: turns still commit."""
 
     async def append(
-        self, tenant: str, turn_id: str, attempt: int, events: Sequence[tuple[str, dict[str, Any]]], after: int = 0
+        self,
+        tenant: str,
+        turn_id: str,
+        attempt: int,
+        events: Sequence[tuple[str, dict[str, Any]]],
+        after: int = 0,
+        epoch: int = 0,
     ) -> int | None:
         raise JournalUnavailable()
 
@@ -34,10 +40,10 @@ class NoJournal:
     async def seal(self, request: GenerationRequest, writer: str, outcome: Outcome) -> None:
         raise JournalUnavailable()
 
-    async def progress(self, tenant: str, turn_id: str, attempt: int) -> Progress:
+    async def progress(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> Progress:
         raise JournalUnavailable()
 
-    async def supersede(self, tenant: str, turn_id: str, attempt: int) -> None:
+    async def supersede(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> None:
         raise JournalUnavailable()
 
 

@@ -74,7 +74,13 @@ DEFECTS = (
     ),
     Defect(
         "a delta whose write was not answered is left out of what is stored",
-        (("deployments/recording.py", "if length is not None and self._unanswered", "if False and self._unanswered"),),
+        (
+            (
+                "deployments/recording.py",
+                "self.unanswered = None if self._answered else entry",
+                "self.unanswered = None",
+            ),
+        ),
         "Redis' answers are lost",
     ),
     Defect(

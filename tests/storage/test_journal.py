@@ -72,6 +72,19 @@ async def test_an_attempt_opens_once_although_its_owner_says_so_again(journal):
     assert [(event.n, event.type) for event in events] == [(1, ACCEPTED), (2, INTENT)]
 
 
+async def test_an_owner_of_before_says_nothing_in_a_stream_that_another_one_has_taken_over(journal):
+    """It only stood still, and does not know."""
+    turn = new_id("turn")
+    assert await journal.append(TENANT, turn, 1, [(ACCEPTED, {})], epoch=3) == 1
+    assert [event.n for event in (await journal.progress(TENANT, turn, 1, epoch=4)).events] == [1]
+    assert await journal.append(TENANT, turn, 1, [(INTENT, {"late": True})], 1, epoch=3) is None
+    await journal.supersede(TENANT, turn, 1, epoch=3)
+    assert not (await journal.progress(TENANT, turn, 1, epoch=3)).closed, "and it takes nothing back by reading"
+    assert await journal.append(TENANT, turn, 1, [(INTENT, {"late": True})], 1, epoch=3) is None
+    assert await journal.append(TENANT, turn, 1, [(INTENT, {})], 1, epoch=4) == 2
+    assert await journal.append(TENANT, turn, 1, [(COMPLETED, {})], 2) == 3
+
+
 async def test_a_sealed_stream_takes_its_end_and_nothing_else(journal):
     asked, writer = request(), "w"
     await journal.claim(asked, writer)

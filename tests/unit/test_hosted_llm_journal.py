@@ -192,7 +192,8 @@ async def test_a_lost_journal_ends_the_recording_but_not_the_text(llm, journal, 
     outcome = await llm.generate(ask("mock,n=60,itl=5"))
     assert (outcome.ending, outcome.text) == ("completed", text(60))
     assert outcome.deltas[:2] == tuple((n, len(t)) for n, t in enumerate(journal.texts, 2))
-    assert [n for n, _ in outcome.deltas[2:]] == ([4] if error else []), "an unanswered write may have been done"
+    assert len(outcome.deltas) == 2
+    assert (outcome.unanswered is not None) == bool(error), "an unanswered write may have been done"
     assert journal.sealed == []
 
 
