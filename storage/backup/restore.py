@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from sqlalchemy.exc import DBAPIError
 
 from storage import migrations
 from storage.backup import BackupRefused, Progress, silent
@@ -39,7 +40,7 @@ def restore(admin_url: str, backup: Backup, replace: bool = False, progress: Pro
             f"the backup's schema is {backup.manifest.revision}, which Brain {backup.manifest.brain} wrote;"
             f" this one knows {known[0]} to {known[-1]}: restore with that version or a later one"
         )
-    with migrations.transaction(admin_url) as within:
+    with _plain_errors(), migrations.transaction(admin_url) as within:
         connection = within.connection.driver_connection
         assert isinstance(connection, psycopg.Connection)
         connection.execute(f"SET LOCAL client_encoding = 'UTF8'; SET LOCAL lock_timeout = '{PATIENCE}'")
@@ -59,6 +60,19 @@ def restore(admin_url: str, backup: Backup, replace: bool = False, progress: Pro
         connection.execute(sql.SQL("ANALYZE {}").format(names))
         tenants = frozenset(name for (name,) in connection.execute("SELECT id FROM brain.tenants"))
         return Restored(known[-1], tenants, fence_within(connection))
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """The driver's own, also where SQLAlchemy wraps them."""
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise BackupRefused("others work on the database: end their connections") from error
+    except DBAPIError as error:
+        if isinstance(error.orig, psycopg.Error):
+            raise error.orig from error
+        raise
 
 
 def _check_stopped(connection: psycopg.Connection[Any]) -> None:
