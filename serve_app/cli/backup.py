@@ -15,6 +15,7 @@ from serve_app.cli.progress import shown
 from serve_app.embedded.folder import DataFolder
 from serve_app.embedded.refusal import Refusal
 from serve_app.settings import Settings
+from storage.backup.manifest import Manifest
 
 File = Annotated[Path, typer.Argument(metavar="FILE", show_default=False, help="The backup, a .tar.gz file.")]
 
@@ -33,8 +34,8 @@ def backup(
     from serve_app.version import version
     from storage.backup.write import write_backup
 
-    if file.exists() and not force:
-        raise Refusal(f"{file} is there already: --force replaces it")
+    if file.exists() and not (force and file.is_file()):
+        raise Refusal(f"{file} is there already{': --force replaces it' if file.is_file() else ', and no file'}")
     if not file.absolute().parent.is_dir():
         raise Refusal(f"there is no folder {file.parent}")
     settings = read_settings()
@@ -48,8 +49,7 @@ def backup(
         with shown() as progress:
             manifest = write_backup(url, file, version(), secrets, progress)
         typer.echo(
-            f"{file}: {manifest.rows('conversations'):,} conversations, {manifest.rows('messages'):,} messages"
-            f" of {manifest.rows('tenants'):,} tenants{', with secrets' if secrets else ''};"
+            f"{file}: {_holds(manifest)}{', secrets' if secrets else ''};"
             f" {file.stat().st_size / 1e6:,.1f} MB in {time.monotonic() - began:.1f} s"
         )
 
@@ -79,6 +79,7 @@ def restore(
         from serve_app.embedded.given import check_redis
 
         asyncio.run(check_redis("BRAIN_REDIS_URL", redis_url))
+    lines = []  # to be said when the bar has gone
     with _told(file), shown() as progress, open_backup(file, progress) as found:
         folder = data_folder(data, settings)
 
@@ -93,29 +94,33 @@ def restore(
             if redis_url is not None:
                 forget_journals(redis_url, done.tenants)
             manifest = found.manifest
-            typer.echo(
-                f"restored what was at {manifest.at:%Y-%m-%d %H:%M:%S %Z}: {manifest.rows('conversations'):,}"
-                f" conversations, {manifest.rows('messages'):,} messages of {len(done.tenants):,} tenants;"
+            lines.append(
+                f"restored what was at {manifest.at:%Y-%m-%d %H:%M:%S %Z}: {_holds(manifest)};"
                 f" schema {done.revision}; {time.monotonic() - began:.1f} s"
             )
             if found.secrets and folder is None:
-                typer.echo("its secrets were left out: --data names a folder for them")
+                lines.append("its secrets were left out: --data names a folder for them")
 
         with_database(data, work, alone=True)
+    typer.echo("\n".join(lines))
 
 
-def data_folder(data: Data, settings: Settings, needed: str = "") -> DataFolder | None:
+def data_folder(data: Data, settings: Settings, needed: str | None = None) -> DataFolder | None:
     """The folder whose secrets belong to the database: the embedded one's, or one that was named.
 
     Raises `Refusal` where an embedded database's folder has not what is `needed`.
     """
     path = data or settings.data
     if settings.admin_url is None:
-        if not (path.expanduser() / needed).exists():
+        if needed is not None and not (path.expanduser() / needed).exists():
             raise Refusal(f"there is no database in {path}: name the data folder with --data")
     elif data is None and "data" not in settings.model_fields_set:
         return None
     return DataFolder(path)
+
+
+def _holds(manifest: Manifest) -> str:
+    return ", ".join(f"{manifest.rows(table):,} {table}" for table in ("tenants", "conversations", "messages"))
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_a_lost_service_comes_back_from_the_backup_of_its_running_self(folder, c
 
         done = command(brain, "backup", file)
         assert done.returncode == 0, done.stderr
-        assert "3 conversations, 5 messages of 2 tenants, with secrets" in done.stdout
+        assert "2 tenants, 3 conversations, 5 messages, secrets" in done.stdout
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert stream.finish().events[-1]["type"] == "turn.completed"
         assert brain.send(ours, "after the backup", model="small").status_code == 200
@@ -75,7 +75,7 @@ def test_a_lost_service_comes_back_from_the_backup_of_its_running_self(folder, c
 
     done = command(brain, "restore", file)
     assert done.returncode == 0, done.stderr
-    assert "3 conversations, 5 messages of 2 tenants" in done.stdout
+    assert "2 tenants, 3 conversations, 5 messages" in done.stdout
     brain.start()
     try:
         assert brain.key == key
