@@ -84,6 +84,8 @@ def restore(
         folder = data_folder(data, settings)
 
         def work(url: str) -> None:
+            from redis import RedisError
+
             from serve_app.embedded.kept_secrets import put_back as put_back_secrets
             from storage.backup.journals import forget_journals
 
@@ -92,7 +94,10 @@ def restore(
             if folder is not None:
                 put_back_secrets(folder, found.secrets)
             if redis_url is not None:
-                forget_journals(redis_url, done.tenants)
+                try:
+                    forget_journals(redis_url, done.tenants)
+                except RedisError as error:
+                    raise Refusal(f"all was restored but Redis ({error}): empty it before a start") from error
             manifest = found.manifest
             lines.append(
                 f"restored what was at {manifest.at:%Y-%m-%d %H:%M:%S %Z}: {_holds(manifest)};"
