@@ -17,7 +17,12 @@ from storage.backup.tables import SCHEMA, qualified, tables
 from storage.fence import fence_within
 
 SILENCE = 15.0  # seconds without a sign of life until a host counts as stopped
-PATIENCE = "10s"  # for what others lock
+_SETTINGS = (
+    "client_encoding = 'UTF8'",
+    "lock_timeout = '10s'",  # for what others hold
+    "statement_timeout = 0",
+    "idle_in_transaction_session_timeout = 0",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +48,8 @@ def restore(admin_url: str, backup: Backup, replace: bool = False, progress: Pro
     with _plain_errors(), migrations.transaction(admin_url) as within:
         connection = within.connection.driver_connection
         assert isinstance(connection, psycopg.Connection)
-        connection.execute(f"SET LOCAL client_encoding = 'UTF8'; SET LOCAL lock_timeout = '{PATIENCE}'")
-        connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
+        for setting in _SETTINGS:
+            connection.execute(f"SET LOCAL {setting}")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [migrations.LOCK])
         _check_stopped(connection)
         _check_empty(connection, replace)

@@ -18,9 +18,14 @@ from storage.backup.tables import SCHEMA, filtered, qualified, sequences, tables
 
 # What a value is written as must not depend on the login that writes it.
 _SETTINGS = (
-    "client_encoding = 'UTF8'; SET LOCAL datestyle = 'ISO'; SET LOCAL intervalstyle = 'postgres';"
-    " SET LOCAL timezone = 'UTC'; SET LOCAL extra_float_digits = 3; SET LOCAL bytea_output = 'hex';"
-    " SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+    "client_encoding = 'UTF8'",
+    "datestyle = 'ISO'",
+    "intervalstyle = 'postgres'",
+    "timezone = 'UTC'",
+    "extra_float_digits = 3",
+    "bytea_output = 'hex'",
+    "statement_timeout = 0",
+    "idle_in_transaction_session_timeout = 0",
 )
 
 
@@ -66,7 +71,8 @@ def _moment(admin_url: str) -> Iterator[tuple[psycopg.Connection[Any], dict[str,
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         with connection.transaction():  # the moment is that of the first statement that reads: locks come before it
-            connection.execute(f"SET LOCAL {_SETTINGS}")
+            for setting in _SETTINGS:
+                connection.execute(f"SET LOCAL {setting}")
             names = sql.SQL(", ").join(qualified(name) for name in known)
             connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(names))
             if tables(connection).keys() != known.keys():
