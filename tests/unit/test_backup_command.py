@@ -1,5 +1,6 @@
 """`brain backup` and `brain restore` on embedded databases: what becomes of secrets and files, and what is refused."""
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -9,8 +10,10 @@ import pytest
 
 from serve_app.cli.backup import backup, restore
 from serve_app.cli.db import upgrade
+from serve_app.embedded import ports
 from serve_app.embedded.folder import DataFolder
 from serve_app.embedded.kept_secrets import kept_secrets
+from serve_app.embedded.postgres import Postgres
 from serve_app.embedded.refusal import Refusal
 
 
@@ -85,3 +88,16 @@ def test_a_folder_at_work_is_not_restored(data, base):
     backup(base / "held", data)
     with DataFolder(data).lock(), pytest.raises(Refusal, match="is running on"):
         restore(base / "held", data, replace=True)
+
+
+async def test_a_database_at_work_is_saved(data, base):
+    folder = DataFolder(data)
+    with folder.lock():
+        postgres = Postgres(folder, ports.choose(folder)["postgres"])
+        try:
+            await postgres.start()
+            await postgres.ready()
+            await asyncio.to_thread(backup, base / "at-work", data)
+        finally:
+            await postgres.stop()
+    await asyncio.to_thread(restore, base / "at-work", base / "other")
