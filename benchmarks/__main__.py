@@ -11,6 +11,7 @@ from rich.console import Console
 
 from benchmarks import (
     autoscaling,
+    backup,
     conversation_length,
     facts,
     fairness,
@@ -33,6 +34,7 @@ from benchmarks.workloads import standard
 
 COMMANDS = {
     "autoscaling": autoscaling,
+    "backup": backup,
     "conversation-length": conversation_length,
     "fairness": fairness,
     "fallback": fallback,

@@ -1,5 +1,7 @@
 """After a database was put back to an earlier moment: nobody who owned a conversation before may write to it now."""
 
+from typing import Any
+
 import psycopg
 
 
@@ -10,13 +12,17 @@ def fence(admin_url: str) -> int:
     The outbox goes on at the moment's microseconds, so that no event repeats an id that was delivered.
     """
     with psycopg.connect(admin_url) as connection:
-        owned = connection.execute(
-            "UPDATE brain.conversations SET activation = NULL, host = NULL"
-            " WHERE activation IS NOT NULL OR host IS NOT NULL"
-        ).rowcount
-        connection.execute("DELETE FROM brain.hosts")
-        connection.execute(
-            "SELECT setval(s, greatest(nextval(s), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))"
-            " FROM (SELECT pg_get_serial_sequence('brain.outbox', 'id')::regclass AS s) AS sequence"
-        )
+        return fence_within(connection)
+
+
+def fence_within(connection: psycopg.Connection[Any]) -> int:
+    """The same as a part of the connection's transaction."""
+    owned = connection.execute(
+        "UPDATE brain.conversations SET activation = NULL, host = NULL WHERE activation IS NOT NULL OR host IS NOT NULL"
+    ).rowcount
+    connection.execute("DELETE FROM brain.hosts")
+    connection.execute(
+        "SELECT setval(s, greatest(nextval(s), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))"
+        " FROM (SELECT pg_get_serial_sequence('brain.outbox', 'id')::regclass AS s) AS sequence"
+    )
     return owned

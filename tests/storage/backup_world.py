@@ -1,0 +1,101 @@
+"""A database with every kind of row, and what stands in one."""
+
+import uuid
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from domain.commands import Send, UnfinishedTurn
+from domain.conversation import ConversationKey
+from domain.ports import Ownership
+from storage.bootstrap import bootstrap
+from storage.conversations import PostgresConversations
+from tests.servers.given import open_pool
+from tests.storage.conftest import make_conversation, make_reply, make_send
+
+ODD = "tab\t, line\r\n, back\\slash, \\N and \\., quote'\", ü, 語, 🧠, \x01 and nothing: "
+ROWS = """
+INSERT INTO brain.usage (tenant_id, turn_id, attempt, model, provider, prompt_tokens, cached_tokens, completion_tokens,
+        cost_usd, estimated, created_at)
+    VALUES (%(tenant)s, 'turn_x', 1, 'm', 'p', 7, 3, 5, 0.123456789012345678901234567890, true, now());
+INSERT INTO brain.model_settings (tenant_id, settings) VALUES (%(tenant)s, %(settings)s);
+INSERT INTO brain.budgets (tenant_id, starts, hard_usd, spent_usd, reserved_usd)
+    VALUES (%(tenant)s, '-infinity', 10, 1.000000000000000000000000000001, 0.5);
+INSERT INTO brain.reservations VALUES (%(tenant)s, 'turn_y', 0.5, 'infinity');
+INSERT INTO brain.providers (name, entry, version) VALUES (left(%(tenant)s, 60), %(settings)s, 0);
+INSERT INTO brain.outbox_consumers VALUES (%(tenant)s);
+INSERT INTO brain.hosts VALUES (gen_random_uuid(), clock_timestamp() - interval '16 s');
+INSERT INTO brain.feedback (tenant_id, message_id, score, comment)
+    SELECT tenant_id, id, 0.1::float8 + 0.2::float8, %(odd)s FROM brain.messages WHERE tenant_id = %(tenant)s LIMIT 1;
+INSERT INTO brain.complexity_scorers (tenant_id, version, embedder, artefact)
+    VALUES (%(tenant)s, 1, 'e', %(artefact)s);
+"""
+KEY = "k" * 40  # of the first tenant's operator
+EVERY_BYTE = bytes(range(256))
+JSON = Jsonb({"odd": ODD, "number": 12345678901234567890.25, "none": None})
+
+
+async def fill(url: str, artefact: int = len(EVERY_BYTE)) -> list[ConversationKey]:
+    """Two tenants, of each one conversation with an answered turn and one that runs, and a row of every other kind.
+
+    `artefact`: bytes of a tenant's largest value.
+    """
+    pool = await open_pool(url, 2)
+    store = PostgresConversations(pool)
+    keys = []
+    tenants = [bootstrap(url, KEY)[0], f"ten_{uuid.uuid4().hex}"]
+    with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO brain.tenants (id, name) VALUES (%s, %s)", [tenants[1], ODD])
+    for tenant in tenants:
+        keys.append(key := make_conversation(url, tenant))
+        owner = (await store.activate(key, str(uuid.uuid4()))).ownership
+        send = make_send(key, ODD, metadata={"odd": ODD})
+        await answer(store, key, owner, send)
+        await store.accept(key, owner, make_send(key, "it runs"))
+        values = {"tenant": tenant, "odd": ODD, "artefact": EVERY_BYTE * (artefact // 256), "settings": JSON}
+        with psycopg.connect(url) as connection:
+            for statement in ROWS.split(";\n"):
+                if statement:
+                    connection.execute(statement, values)
+    await pool.close()
+    return keys
+
+
+async def answer(store: PostgresConversations, key: ConversationKey, owner: Ownership, send: Send) -> None:
+    """A turn from its beginning to its end."""
+    accepted = await store.accept(key, owner, send)
+    turn = UnfinishedTurn(accepted.turn, accepted.user_message, send.model, {}, True, True)
+    await store.finish(key, owner, turn, 1, make_reply(ODD))
+
+
+def everything(url: str) -> dict[str, list[Any]]:
+    """All rows of each table, but of hosts and owners, which no restore brings back."""
+    with psycopg.connect(url) as connection:
+        names = connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'brain'::regnamespace AND relkind = 'r'"
+        ).fetchall()
+        found = {}
+        for (name,) in names:
+            rows = sql.SQL("SELECT to_jsonb(t) - 'activation' - 'host' FROM {} AS t ORDER BY 1")
+            found[name] = connection.execute(rows.format(sql.Identifier("brain", name))).fetchall()
+    del found["hosts"]
+    return found
+
+
+def shape(url: str) -> dict[str, list[Any]]:
+    """Who may do what in the schema, and what watches over it."""
+    queries = {
+        "tables": "SELECT relname::text, relkind, relrowsecurity, relforcerowsecurity, relowner::regrole::text,"
+        " relacl::text FROM pg_class WHERE relnamespace = 'brain'::regnamespace",
+        "functions": "SELECT oid::regprocedure::text, proowner::regrole::text, proacl::text FROM pg_proc"
+        " WHERE pronamespace = 'brain'::regnamespace",
+        "triggers": "SELECT tgrelid::regclass::text, tgname::text, tgenabled FROM pg_trigger WHERE NOT tgisinternal",
+        "policies": "SELECT tablename::text, policyname::text, roles::text, cmd, qual FROM pg_policies"
+        " WHERE schemaname = 'brain'",
+        "schema": "SELECT nspowner::regrole::text, nspacl::text FROM pg_namespace WHERE nspname = 'brain'",
+        "revision": "SELECT version_num FROM brain_schema_version",
+    }
+    with psycopg.connect(url) as connection:
+        return {name: sorted(connection.execute(query).fetchall()) for name, query in queries.items()}
