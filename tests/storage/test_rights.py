@@ -9,6 +9,8 @@ import psycopg
 import pytest
 
 from domain.errors import Unavailable
+from serve_app.embedded.given import check_service
+from serve_app.embedded.refusal import Refusal
 from storage.postgres import open_pool, reading
 from tests.storage.conftest import make_reply, make_send
 from tests.storage.test_ownership import unfinished
@@ -225,6 +227,11 @@ async def test_a_tenant_does_not_outlive_its_transaction(pool, told):
 async def test_a_login_that_row_level_security_does_not_bind_is_refused(make_login, rights, pooled):
     with pytest.raises(Unavailable, match=r"may act as .* a login of its own"):
         await open_pool(make_login(rights), 1, pooled=pooled)
+
+
+async def test_brain_up_tells_it_in_one_line(make_login):
+    with pytest.raises(Refusal, match="BRAIN_DATABASE_URL: the service cannot work .* a login of its own"):
+        await check_service("BRAIN_DATABASE_URL", make_login("SUPERUSER"), pooled=False)
 
 
 async def test_behind_a_pooler_a_login_without_the_rights_is_told_which_it_lacks(make_login):
