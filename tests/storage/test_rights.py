@@ -230,7 +230,7 @@ async def test_a_login_that_row_level_security_does_not_bind_is_refused(make_log
 
 
 async def test_brain_up_tells_it_in_one_line(make_login):
-    with pytest.raises(Refusal, match="BRAIN_DATABASE_URL: the service cannot work .* a login of its own"):
+    with pytest.raises(Refusal, match=r"BRAIN_DATABASE_URL: the service cannot work .* a login of its own"):
         await check_service("BRAIN_DATABASE_URL", make_login("SUPERUSER"), pooled=False)
 
 
