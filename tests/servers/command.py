@@ -22,7 +22,10 @@ def run(command: list[str], folder: Path | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     print(found.versions(), flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the set ends too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what has been started of the set ends too
     with running(found) as servers:
         environment = {**os.environ, VARIABLE: str(servers.write())}
-        return subprocess.run(command, env=environment, cwd=folder, check=False).returncode
+        child = subprocess.Popen(command, env=environment, cwd=folder)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells the child as well, and its end is waited for
+        signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))
+        return child.wait()
