@@ -1,6 +1,7 @@
 """Tenants' own complexity scorers, as the classifier's replicas hold them."""
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections import OrderedDict
@@ -16,15 +17,13 @@ from domain.errors import BrainError
 
 log = logging.getLogger(__name__)
 
-FRESH = 15.0  # seconds until a tenant's version is asked for again
+FRESH = 15.0  # seconds until a tenant's scorer is asked for again
 MOST = 1000  # tenants held at once
 
 
 class Kept(Protocol):
     """A scorer as storage keeps it."""
 
-    @property
-    def version(self) -> int: ...
     @property
     def embedder(self) -> str: ...
     @property
@@ -39,7 +38,7 @@ Load = Callable[[str], Awaitable[Kept | None]]
 @dataclass(slots=True)
 class _Held:
     read_at: float
-    version: int = 0
+    content: bytes = b""
     scorer: Scorer | None = None
 
 
@@ -78,11 +77,12 @@ class TenantScorers:
 
     async def _take(self, held: _Held, found: Kept | None, embedder: str) -> None:
         if found is None:
-            held.version, held.scorer = 0, None
+            held.content, held.scorer = b"", None
             return
-        if found.version == held.version:
+        content = hashlib.sha256(repr((found.embedder, *found.quantiles)).encode() + found.artefact).digest()
+        if content == held.content:  # a version may come again with another artefact: the database was put back
             return
-        held.version, held.scorer = found.version, None
+        held.content, held.scorer = content, None
         if found.embedder != embedder:
             raise ValueError(f"it was trained with the embedder {found.embedder}, and {embedder} runs here")
         scorer = await asyncio.to_thread(from_bytes, found.artefact)

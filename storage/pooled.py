@@ -10,21 +10,7 @@ from typing import Any
 
 import asyncpg
 
-from domain.errors import Unavailable
-
 SETTINGS = {"application_name": "brain"}  # PgBouncer follows this one from client to client
-GROUP = "brain_app"
-_RIGHTS = f"""
-SELECT current_user AS login,
-    pg_has_role(current_user, to_regrole('{GROUP}'), 'USAGE') AS serves,
-    ARRAY(
-        SELECT rolname::text FROM pg_roles WHERE (rolsuper OR rolbypassrls OR oid IN (
-            SELECT nspowner FROM pg_namespace WHERE nspname = 'brain'
-            UNION SELECT relowner FROM pg_class WHERE relnamespace = to_regnamespace('brain')
-            UNION SELECT proowner FROM pg_proc WHERE pronamespace = to_regnamespace('brain')
-        )) AND pg_has_role(current_user, oid, 'MEMBER')
-    ) AS beyond
-"""
 
 
 class Pooled(asyncpg.Connection):
@@ -55,18 +41,3 @@ class Pooled(asyncpg.Connection):
         else:
             async with self.transaction():
                 yield
-
-
-async def check_rights(connection: Any) -> None:
-    """Raises `Unavailable` unless the login has the rights of `brain_app`, and no way to have more.
-
-    Without a pooler the role is taken instead, and what else the login may do is out of reach of each statement.
-    """
-    found = await connection.fetchrow(_RIGHTS)
-    if not found["serves"]:
-        raise Unavailable(f"the login {found['login']} does not inherit {GROUP}: GRANT {GROUP} TO {found['login']}")
-    if found["beyond"]:
-        raise Unavailable(
-            f"the login {found['login']} may act as {', '.join(found['beyond'])}: behind a pooler the service refuses"
-            f" to run with more rights than {GROUP}; give it a login of its own"
-        )

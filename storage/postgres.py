@@ -10,6 +10,7 @@ import orjson
 
 from domain.errors import CommitUnknown, ConversationBusy, ConversationEnded, Fenced, NotFound, Unavailable
 from storage import pooled as behind
+from storage import rights
 
 Pool = asyncpg.Pool
 Connection = asyncpg.pool.PoolConnectionProxy
@@ -34,8 +35,9 @@ _NOT_DONE = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.
 async def open_pool(url: str, size: int, min_size: int = 1, pooled: bool = False) -> Pool:
     """A pool of at most `size` connections with the rights of `brain_app`, which bypasses nothing.
 
-    `pooled`: a pooler in transaction mode answers at `url`; rights come by inheritance then, and a login with more is
-    refused (`Unavailable`). It opens although the server is away: the first calls then raise `Unavailable`.
+    A login that no row-level security binds is refused (`Unavailable`). `pooled`: a pooler in transaction mode answers
+    at `url`; rights come by inheritance then, and a login with any more is refused. It opens although the server is
+    away: the first calls then raise `Unavailable`.
     """
     try:
         return await _pool(url, size, min_size, pooled)
@@ -52,8 +54,8 @@ def _pool(url: str, size: int, min_size: int, pooled: bool) -> Pool:
             "init": _prepare_pooled,
         }
     else:
-        settings = {"role": behind.GROUP, "search_path": "brain", "application_name": "brain", "jit": "off"}
-        options = {"server_settings": settings, "init": _prepare}
+        settings = {"role": rights.GROUP, "search_path": "brain", "application_name": "brain", "jit": "off"}
+        options = {"server_settings": settings, "init": _prepare_direct}
     pool: Pool = asyncpg.create_pool(
         url,
         min_size=min_size,
@@ -77,8 +79,13 @@ async def _prepare(connection: Any) -> None:
     )
 
 
+async def _prepare_direct(connection: Any) -> None:
+    await rights.check_direct(connection)
+    await _prepare(connection)
+
+
 async def _prepare_pooled(connection: Any) -> None:
-    await behind.check_rights(connection)
+    await rights.check_pooled(connection)
     await _prepare(connection)
 
 

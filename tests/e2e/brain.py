@@ -18,6 +18,7 @@ import psycopg
 
 from serve_app.embedded.folder import DataFolder
 from serve_app.embedded.postgres import OWNER, Postgres
+from serve_app.embedded.redis import Redis
 from tests.conftest import wait_until
 from tests.servers.given import servers
 
@@ -167,6 +168,13 @@ class Brain:
             return given.owner_url(self.database, direct=True)
         folder = DataFolder(self.data)
         return Postgres(folder, folder.recall("ports")["single"]["postgres"]).url(OWNER)
+
+    @property
+    def redis_url(self) -> str:
+        if self.database:
+            return self.environment["BRAIN_REDIS_URL"]
+        folder = DataFolder(self.data)
+        return Redis(folder, folder.recall("ports")["single"]["redis"]).url
 
     def sql(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """As the owner of the database."""

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from tests.faults import campaign, report, summary
 from tests.faults.checker import check
-from tests.faults.faults import FAULTS, HEAVY
+from tests.faults.faults import FAULTS, HEAVY, OF_THE_SYSTEM
 from tests.faults.history import History
 from tests.faults.sabotage import DEFECTS, find
+from tests.servers.command import run
+from tests.servers.given import servers
 
 
 def main() -> int:
@@ -25,6 +27,12 @@ def main() -> int:
     parser.add_argument("--without-faults", action="store_true", help="clients alone")
     parser.add_argument(
         "--ray", action="store_true", help="also end Ray itself or take its memory: up to a minute each"
+    )
+    parser.add_argument(
+        "--servers",
+        choices=("embedded", "system"),
+        default="embedded",
+        help="those of `brain up`, or the system's: PostgreSQL behind PgBouncer, and Redis",
     )
     parser.add_argument("--only", default="", metavar="PATTERN", help="faults whose name has this regular expression")
     parser.add_argument("--history", type=Path, help="where the history is written (only after a violation: here)")
@@ -44,9 +52,12 @@ def main() -> int:
         return int(bool(found))
     if chosen.planted:
         return _planted(chosen.only, console)
+    if chosen.servers == "system" and servers() is None:
+        return run([sys.executable, "-m", "tests.faults", *sys.argv[1:]])  # it finds them in its environment
     seed = campaign.fresh_seed() if chosen.seed is None else chosen.seed
     console.print(f"seed {seed}")
-    faults = () if chosen.without_faults else FAULTS + (HEAVY if chosen.ray else ())
+    faults = OF_THE_SYSTEM if servers() else FAULTS
+    faults = () if chosen.without_faults else faults + (HEAVY if chosen.ray else ())
     faults = tuple(one for one in faults if re.search(chosen.only, one.name))
     with console.status("starting the service") as status:
         result = campaign.run(chosen.seconds, seed, chosen.clients, faults, status.update)

@@ -15,7 +15,8 @@ Act = Callable[[World, random.Random], Undo]
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`act` does it and gives what undoes it, after a time drawn from `seconds`. `weight`: how often it is drawn.
-    `shim`: it needs a C compiler on this machine. `scarce`: Ray must find the memory full before it is."""
+    `shim`: it needs a C compiler on this machine. `scarce`: Ray must find the memory full before it is. `embedded`: it
+    reaches into the servers that `brain up` starts."""
 
     name: str
     act: Act
@@ -23,6 +24,7 @@ class Fault:
     seconds: tuple[float, float] = (0.0, 0.0)
     shim: bool = False
     scarce: bool = False
+    embedded: bool = False
 
 
 def both(*acts: Act) -> Act:
@@ -41,7 +43,7 @@ def both(*acts: Act) -> Act:
 kill, freeze = processes.kill, processes.freeze
 HOST, INGRESS, LLM = (f"ServeReplica:brain:{name}" for name in ("ConversationHost", "Ingress", "HostedLLM"))
 CLASSIFIER, EMBEDDER = (f"ServeReplica:brain:{name}" for name in ("IntentClassifier", "Embedder"))
-POSTGRES, REDIS = "bin/postgres", "redis-server"
+POSTGRES, PGBOUNCER, REDIS = "bin/postgres", "pgbouncer", "redis-server"
 FAULTS = (
     Fault("kill -9 of a host", kill(HOST), 8),
     Fault("kill -9 of an ingress", kill(INGRESS), 6),
@@ -61,8 +63,8 @@ FAULTS = (
     Fault("the event loop of HostedLLM is blocked", machine.block(LLM), 3, (0.5, 4.0)),
     Fault("PostgreSQL crashes", processes.end_postgres(signal.SIGQUIT), 4),
     Fault("PostgreSQL restarts", processes.end_postgres(signal.SIGINT), 4),
-    Fault("PostgreSQL's disk is full", machine.full_disk, 3, (0.3, 3.0), shim=True),
-    Fault("PostgreSQL's disk is slow", machine.slow_disk, 4, (0.5, 4.0), shim=True),
+    Fault("PostgreSQL's disk is full", machine.full_disk, 3, (0.3, 3.0), shim=True, embedded=True),
+    Fault("PostgreSQL's disk is slow", machine.slow_disk, 4, (0.5, 4.0), shim=True, embedded=True),
     Fault("PostgreSQL's answers are lost", network.lose("database", "lose answers"), 6, (0.3, 2.0)),
     Fault("PostgreSQL's requests are lost", network.lose("database", "lose requests"), 3, (0.3, 2.0)),
     Fault("PostgreSQL cannot be heard", network.lose("database", "silent"), 3, (0.5, 4.0)),
@@ -73,11 +75,19 @@ FAULTS = (
     Fault("Redis' answers are lost", network.lose("journal", "lose answers"), 6, (0.3, 2.0)),
     Fault("Redis' requests are lost", network.lose("journal", "lose requests"), 3, (0.3, 2.0)),
     Fault("Redis cannot be heard", network.lose("journal", "silent"), 3, (0.5, 4.0)),
-    Fault("the clock of PostgreSQL jumps", machine.jump(POSTGRES), 4, (0.5, 4.0), shim=True),
-    Fault("the clock of Redis jumps", machine.jump(REDIS), 3, (0.5, 4.0), shim=True),
+    Fault("the clock of PostgreSQL jumps", machine.jump(POSTGRES), 4, (0.5, 4.0), shim=True, embedded=True),
+    Fault("the clock of Redis jumps", machine.jump(REDIS), 3, (0.5, 4.0), shim=True, embedded=True),
     Fault("the clock of a host jumps", machine.jump(HOST), 3, (0.5, 4.0), shim=True),
     Fault("the clock of an ingress jumps", machine.jump(INGRESS), 2, (0.5, 4.0), shim=True),
 )
+OF_THE_SYSTEM = (
+    *(one for one in FAULTS if not one.embedded),
+    Fault("kill -9 of PostgreSQL", processes.end_postgres(signal.SIGKILL), 4),
+    Fault("kill -9 of PgBouncer", kill(PGBOUNCER), 6),
+    Fault("PgBouncer stands still", freeze(PGBOUNCER), 4, (0.5, 4.0)),
+    Fault("PgBouncer and a host die", both(kill(PGBOUNCER), kill(HOST)), 3),
+)
+"""With PostgreSQL behind PgBouncer, and Redis, of the system, which start again whatever of them dies."""
 HEAVY = (
     Fault("kill -9 of the raylet", kill("/raylet/raylet"), 2),
     Fault("kill -9 of the GCS", kill("gcs_server"), 2),

@@ -1,6 +1,8 @@
 """A pool of connections on which a host can be paused before, inside and after each writing call."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, cast
 
@@ -9,7 +11,7 @@ import asyncpg
 from storage.postgres import Pool
 from tests.faults.interleaving import Interleaving, Point
 
-_WAITS = count(-1, -1)  # a host that waits for a connection has work, though no server process has
+_UNKNOWN = count(-1, -1)  # in place of a server process: a host has work, and which one will do it is not known yet
 _CALL = re.compile(r"brain\.(\w+)\(")
 
 
@@ -20,7 +22,7 @@ class GatedPool:
         self._pool, self._run, self._host = pool, run, host
 
     async def acquire(self, timeout: float) -> "GatedConnection":  # noqa: ASYNC109 (asyncpg's name)
-        waits = next(_WAITS)
+        waits = next(_UNKNOWN)
         self._run.works(waits)
         try:
             return GatedConnection(await self._pool.acquire(timeout=timeout), self._run, self._host)
@@ -37,7 +39,7 @@ class GatedPool:
 class GatedConnection:
     def __init__(self, real: Any, run: Interleaving, host: str) -> None:
         self.real, self._run, self._host = real, run, host
-        self._process: int = real.get_server_pid()
+        self._process = next(_UNKNOWN)
         self._reads = False
         run.works(self._process)
 
@@ -61,11 +63,26 @@ class GatedConnection:
         call = found[1]
         claim = None if call == "activate" else (args[2], args[3])
         await self._pause(Point.BEFORE, call, claim)
-        async with self.real.transaction():
+        async with self.real.transaction(), self._server():
             row = await self.real.fetchrow(sql, *args)
             await self._pause(Point.INSIDE, call, claim)
         await self._pause(Point.AFTER, call, claim)
         return row
+
+    @asynccontextmanager
+    async def _server(self) -> AsyncIterator[None]:
+        """The process of this transaction is asked for: a pooler lends another one each time, and tells none."""
+        unknown, known = self._process, await self.real.fetchval("SELECT pg_backend_pid()")
+        self._becomes(known)
+        try:
+            yield
+        finally:
+            self._becomes(unknown)
+
+    def _becomes(self, process: int) -> None:
+        self._run.works(process)
+        self._run.rests(self._process)
+        self._process = process
 
     async def _pause(self, point: Point, call: str, claim: tuple[int, str] | None) -> None:
         await self._run.pause(self._host, point, call, claim, self._process)

@@ -8,8 +8,6 @@ from contextlib import suppress
 import psutil
 import redis
 
-from serve_app.embedded.folder import DataFolder
-from serve_app.embedded.redis import Redis
 from tests.faults.world import World
 
 
@@ -69,8 +67,6 @@ def end_postgres(how: signal.Signals) -> Callable[[World, random.Random], Callab
 
 def flush_redis(world: World, drawn: random.Random) -> Callable[[], None]:
     """Everything in it is gone."""
-    folder = DataFolder(world.brain.data)
-    url = Redis(folder, folder.recall("ports")["single"]["redis"]).url
-    with suppress(redis.RedisError), redis.Redis.from_url(url, socket_timeout=2) as client:
+    with suppress(redis.RedisError), redis.Redis.from_url(world.brain.redis_url, socket_timeout=2) as client:
         client.flushall()
     return nothing

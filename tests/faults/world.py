@@ -15,6 +15,7 @@ from tests.e2e.brain import ROOT, Brain, mock_provider
 from tests.faults.launch import DATABASE, JOURNAL, TREE
 from tests.faults.proxy import Proxy
 from tests.faults.shim import Shim
+from tests.servers.given import servers
 
 HASTY = {"connect": 2, "first_token": 5, "idle": 5, "total": 60}  # of the provider, seconds
 ROOM = 4 << 30  # bytes that may be used besides what is, before Ray ends processes, where that is to be tried
@@ -23,8 +24,8 @@ USUAL = 0.95  # of Ray
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """`provider`: the mock's URL. `database` and `journal`: between the replicas and PostgreSQL, and Redis.
-    `memory`: the share of the machine's memory from which on Ray ends processes."""
+    """`provider`: the mock's URL. `database` and `journal`: between the replicas and PostgreSQL (or its
+    pooler), and Redis. `memory`: the share of the machine's memory from which on Ray ends processes."""
 
     brain: Brain
     provider: str
@@ -36,8 +37,11 @@ class World:
 
 @contextmanager
 def service(seed: int, tree: Path = ROOT, scarce: bool = False) -> Iterator[World]:
-    """`brain up` in a folder of its own, of the source in `tree`. `scarce`: Ray finds the memory full long before it
-    is. It counts the whole machine's, so that what else runs there ends replicas too."""
+    """`brain up` in a folder of its own, of the source in `tree`; on servers of the system, where those are given.
+
+    `scarce`: Ray finds the memory full long before it is. It counts the whole machine's, so that what else runs there
+    ends replicas too.
+    """
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -74,9 +78,11 @@ def service(seed: int, tree: Path = ROOT, scarce: bool = False) -> Iterator[Worl
 
 
 def _port(data: Path, name: str) -> Callable[[], int]:
-    """Where one of the embedded servers listens, once it was started."""
+    """Where replicas would reach one of the servers, once it was started."""
 
     def port() -> int:
+        if given := servers():
+            return given.pooler_port if name == "postgres" else given.redis_port
         return int(DataFolder(data).recall("ports")["single"][name])
 
     return port

@@ -1,19 +1,21 @@
 """`python -m tests.servers`: starts PostgreSQL behind PgBouncer, and Redis, of the system, and runs tests on them."""
 
 import argparse
-import os
 import shlex
-import signal
-import subprocess
 import sys
 
 from tests.e2e.brain import ROOT
+from tests.servers.command import run
 from tests.servers.given import VARIABLE
-from tests.servers.install import Missing, programs
-from tests.servers.running import running
 
-SHORT = ("tests/storage/test_ownership.py", "tests/storage/test_leases.py", "tests/e2e/test_servers.py")
-ALL = ("tests/storage", "tests/actors", "tests/e2e", "--ignore=tests/storage/test_interleavings.py")
+SHORT = (
+    "tests/storage/test_ownership.py",
+    "tests/storage/test_leases.py",
+    "tests/storage/test_rights.py",
+    "tests/e2e/test_servers.py",
+)
+CHECKERS = ("fault_devices", "history_checker", "history_checker_cost", "planted_defects")
+ALL = (*(f"tests/unit/test_{name}.py" for name in CHECKERS), "tests/storage", "tests/actors", "tests/e2e")
 
 
 def main() -> int:
@@ -22,22 +24,13 @@ def main() -> int:
     what.add_argument(
         "--all",
         action="store_true",
-        help="tests of storage, actors, the whole service",
+        help="tests of storage, interleavings, the faults' checker, actors and the whole service",
     )
     what.add_argument("--run", metavar="COMMAND", help=f"run this instead, with the set's file in {VARIABLE}")
     arguments = parser.parse_args()
-    try:
-        found = programs()
-    except Missing as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(found.versions(), flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the set ends too
     selected = ALL if arguments.all else SHORT
     command = shlex.split(arguments.run) if arguments.run else [sys.executable, "-m", "pytest", *selected]
-    with running(found) as servers:
-        environment = {**os.environ, VARIABLE: str(servers.write())}
-        return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
+    return run(command, ROOT)
 
 
 if __name__ == "__main__":

@@ -56,12 +56,12 @@ class Servers:
             connection.execute(f"CREATE DATABASE {name} OWNER owner")
         return name
 
-    def settings(self, database: str) -> dict[str, str]:
+    def settings(self, database: str, pooled: bool = True) -> dict[str, str]:
         """What a Brain is told, to work on them."""
         return {
-            "BRAIN_DATABASE_ADMIN_URL": self.owner_url(database),
-            "BRAIN_DATABASE_URL": self.service_url(database),
-            "BRAIN_DATABASE_POOLED": "true",
+            "BRAIN_DATABASE_ADMIN_URL": self.owner_url(database, direct=not pooled),
+            "BRAIN_DATABASE_URL": self.service_url(database, direct=not pooled),
+            "BRAIN_DATABASE_POOLED": str(pooled).lower(),
             "BRAIN_REDIS_URL": self.redis_url(),
         }
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.faults import FAULTS
+from tests.faults.faults import FAULTS, HEAVY, OF_THE_SYSTEM
 from tests.faults.sabotage import DEFECTS, Defect, planted
 
 
@@ -15,4 +15,5 @@ def test_a_defect_changes_a_copy_of_the_source(defect: Defect):
 
 
 def test_the_names_of_faults_are_unique():
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    for faults in (FAULTS + HEAVY, OF_THE_SYSTEM + HEAVY):
+        assert len({fault.name for fault in faults}) == len(faults)
