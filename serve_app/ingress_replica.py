@@ -21,6 +21,7 @@ from serve_app.settings import Settings
 from serve_app.version import version
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
+from storage.compatibility import check_pool
 from storage.follower import RedisFollower
 from storage.ledger import PostgresLedger
 from storage.postgres import open_pool
@@ -50,6 +51,7 @@ class IngressReplica:
         self._pool = await open_pool(
             settings.required("database_url"), settings.database_connections, pooled=settings.database_pooled
         )
+        await check_pool(self._pool)
         self._redis = open_redis(redis_url)
         self._follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, timeout=10))
         self._metrics = MetricsPage("Ingress", self._redis, REGISTRY)

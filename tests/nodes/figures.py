@@ -58,8 +58,7 @@ def failures(history: History) -> list[Operation]:
 
 
 def _later(call: Operation) -> bool:
-    """The service's own 503 has a code and `retry-after`; one of a proxy has neither."""
-    return call.http in (429, 503) and call.code is not None
+    return call.http in (429, 503) and call.retry_after is not None
 
 
 def _broken(call: Operation) -> bool:

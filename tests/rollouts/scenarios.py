@@ -1,0 +1,77 @@
+"""What is rolled out while clients work, and what has to be seen from outside before it counts as done."""
+
+import copy
+import time
+
+from storage.compatibility import shipped
+from tests.nodes.scenarios import Scenario
+from tests.rollouts.release import CONTRACTION, EXPANSION, contracted, expanded, release
+from tests.rollouts.service import Service
+
+SETTLED = 5.0  # seconds that clients work between two steps
+HOSTS = "ConversationHost"
+OLDEST = "0004"  # of the code that the present schema allows
+
+
+def hosts(service: Service) -> None:
+    """1 → 4 → 1."""
+    for number in (1, 4, 1):
+        service.rolled(service.config(replicas={HOSTS: number}))
+        time.sleep(SETTLED)
+
+
+def user_config(service: Service) -> None:
+    """A model more, and back."""
+    changed = copy.deepcopy(service.catalog)
+    changed["providers"][0]["models"].insert(0, {"id": "rolled-out", "upstream": "mock,n=6"})
+    for catalog, status in ((changed, 200), (service.catalog, 404)):
+        service.rolled(service.config(catalog=catalog))
+        service.reached("/v1/models/rolled-out", lambda found, _, wanted=status: found == wanted)
+        time.sleep(SETTLED)
+
+
+def code(service: Service) -> None:
+    """Another version of the code, and back."""
+    before = service.asked("/health")[1]["version"]
+    changed = release(service.folder, "code-2")
+    for config, version in ((service.config(changed), changed.version), (service.config(), before)):
+        service.rolled(config)
+        service.versions(version)
+        time.sleep(SETTLED)
+
+
+def schema(service: Service) -> None:
+    """N → N+1 → N → N+1, and the contraction when nothing of N runs any more."""
+    before = service.asked("/health")[1]["version"]
+    following = expanded(service.folder, "schema-2", shipped(), OLDEST)
+    last = contracted(service.folder, "schema-3", shipped(), OLDEST)
+    words = service.refused(service.config(following))  # before its migration
+    assert "run `brain db upgrade` first" in words, words
+    service.versions(before)
+    service.migrate(following, "upgrade")  # expand: the old code runs on it
+    time.sleep(SETTLED)
+    for config, version in (
+        (service.config(following), following.version),
+        (service.config(), before),
+        (service.config(following), following.version),
+    ):
+        service.rolled(config)
+        service.versions(version)
+        time.sleep(SETTLED)
+    assert service.brain.sql("SELECT 1 FROM brain.conversations WHERE made_by = %s LIMIT 1", following.version)
+    service.migrate(last, "upgrade")  # contract: the old code would fail on it
+    words = service.refused(service.config())
+    assert f"needs code of {EXPANSION} or later" in words, words
+    service.versions(following.version)
+    service.rolled(service.config(last))
+    service.versions(last.version)
+    assert service.brain.sql("SELECT revision FROM brain.schema_compatibility()") == [(CONTRACTION,)]
+    time.sleep(SETTLED)
+
+
+SCENARIOS = (
+    Scenario("hosts-1-4-1", hosts, 5.0, strict=True),
+    Scenario("user_config", user_config, 5.0, strict=True),
+    Scenario("code", code, 5.0, strict=True),
+    Scenario("schema", schema, 5.0, strict=True),
+)
