@@ -15,6 +15,8 @@ from deployments.local_llm import build_local_llms
 from domain.model import parse_catalog
 from serve_app.ingress_replica import IngressReplica
 from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica
+from serve_app.settings import Settings
+from storage.compatibility import check_before
 
 SESSIONS = RequestRouterConfig(
     request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
@@ -38,8 +40,11 @@ class BuildArguments(BaseModel):
 def build(args: BuildArguments) -> Application:
     """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model.
 
-    Generations that begin with a vLLM model run in its own deployment, while that has a replica.
+    Generations that begin with a vLLM model run in its own deployment, while that has a replica. Raises
+    `IncompatibleSchema` where the database's schema does not allow this code: then nothing that runs is touched.
     """
+    if (url := Settings().database_url) is not None:
+        check_before(url.get_secret_value())
     shared = {**common(), "user_config": args.catalog}
     local = build_local_llms(parse_catalog(args.catalog), shared, _local_replica)
     embedder = serve.deployment(

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import asyncpg
-import psycopg
 
 from domain.errors import Unavailable
 from storage.postgres import Pool, asking
@@ -12,6 +11,7 @@ from storage.postgres import Pool, asking
 log = logging.getLogger("brain.storage")
 MIGRATIONS = Path(__file__).parent / "migrations" / "versions"
 SQL = "SELECT revision, compatible_from FROM brain.schema_compatibility()"
+PATIENCE = 5  # seconds for a connection
 
 
 class IncompatibleSchema(Exception):
@@ -23,33 +23,46 @@ def shipped() -> str:
     return max(path.name.partition("_")[0] for path in MIGRATIONS.glob("[0-9]*.py"))
 
 
-def check_schema(admin_url: str, code: str | None = None) -> str:
+def check_schema(url: str, code: str | None = None) -> str:
     """The schema's revision, if code whose newest migration is `code` (this code's) may run on it.
 
-    Raises `IncompatibleSchema`, and psycopg's errors where the database cannot be reached.
+    Raises `IncompatibleSchema`, and psycopg's errors where the database cannot be asked.
     """
-    with psycopg.connect(admin_url) as found:
+    import psycopg  # not in replicas
+
+    with psycopg.connect(url, connect_timeout=PATIENCE) as connection:
         try:
-            row = found.execute(SQL).fetchone()
+            row = connection.execute(SQL).fetchone()
         except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName):
             row = None  # older than the function
-    return _fits(row, code or shipped())
+    return _checked(row, code or shipped())
+
+
+def check_before(url: str) -> None:
+    """As `check_schema`, before any replica is replaced. A database that cannot be asked is not judged: replicas look
+    for themselves."""
+    import psycopg
+
+    try:
+        check_schema(url)
+    except psycopg.Error as error:
+        log.warning("whether this code fits the schema is not known: %s", error)
 
 
 async def check_pool(pool: Pool, code: str | None = None) -> None:
-    """As `check_schema`, with the rights of the service. A database that is away now is not judged."""
+    """As `check_schema`, in a replica. A database that is away is not judged: replicas start without it too."""
     try:
-        async with asking(pool) as lease:
-            row = await lease.fetchrow(SQL)
+        async with asking(pool) as connection:
+            row = await connection.fetchrow(SQL)
     except (asyncpg.UndefinedFunctionError, asyncpg.InvalidSchemaNameError):
         row = None
     except Unavailable as error:
         log.warning("whether this code fits the schema is not known: %s", error)
         return
-    _fits(None if row is None else (row["revision"], row["compatible_from"]), code or shipped())
+    _checked(None if row is None else (row["revision"], row["compatible_from"]), code or shipped())
 
 
-def _fits(row: tuple[str, str] | None, code: str) -> str:
+def _checked(row: tuple[str, str] | None, code: str) -> str:
     if row is None or row[0] < code:
         found = row[0] if row else "before 0005"
         raise IncompatibleSchema(f"the schema is {found}, this code needs {code}: run `brain db upgrade` first")

@@ -7,7 +7,6 @@ from pathlib import Path
 from tests.e2e.brain import ROOT
 
 PACKAGES = ("actors", "adapters", "benchmarks", "configs", "deployments", "domain", "serve_app", "storage")
-VERSION = 'return installed("chat-brain")'
 INSERT = "(tenant_id, id, user_id, title, metadata, system_prompt)"
 VALUES = "VALUES ($1, $2, $3, $4, $5, $6)"
 EXPANSION, CONTRACTION = "0901", "0902"
@@ -52,11 +51,13 @@ class Release:
 
 
 def release(folder: Path, version: str) -> Release:
-    """The present code, which says another version."""
+    """The present code under another version, as `pip install --no-deps --target` would lay it down."""
     tree = folder / f"release-{version}"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-    edit(tree / "serve_app" / "version.py", VERSION, f'return "{version}"')
+    metadata = tree / f"chat_brain-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: chat-brain\nVersion: {version}\n")
     return Release(version, tree)
 
 

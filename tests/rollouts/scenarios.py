@@ -33,7 +33,7 @@ def user_config(service: Service) -> None:
 def code(service: Service) -> None:
     """Another version of the code, and back."""
     before = service.asked("/health")[1]["version"]
-    changed = release(service.folder, "code-2")
+    changed = release(service.folder, "0.1.1")
     for config, version in ((service.config(changed), changed.version), (service.config(), before)):
         service.rolled(config)
         service.versions(version)
@@ -43,8 +43,8 @@ def code(service: Service) -> None:
 def schema(service: Service) -> None:
     """N → N+1 → N → N+1, and the contraction when nothing of N runs any more."""
     before = service.asked("/health")[1]["version"]
-    following = expanded(service.folder, "schema-2", shipped(), OLDEST)
-    last = contracted(service.folder, "schema-3", shipped(), OLDEST)
+    following = expanded(service.folder, "0.2.0", shipped(), OLDEST)
+    last = contracted(service.folder, "0.3.0", shipped(), OLDEST)
     words = service.refused(service.config(following))  # before its migration
     assert "run `brain db upgrade` first" in words, words
     service.versions(before)
