@@ -24,6 +24,8 @@ SESSIONS = RequestRouterConfig(
 )
 OUT_OF_REACH = 100_000  # a replica at its limit would block the router for every session: it bounds itself
 
+SURGE = 25  # percent, one replica at least: new code serves before old code stops; not where a model takes its own GPU
+
 
 class BuildArguments(BaseModel):
     """Arguments of the application (`args` in a Serve configuration file); secrets never stand here."""
@@ -47,13 +49,14 @@ def build(args: BuildArguments) -> Application:
         check_before(url.get_secret_value())
     shared = {**common(), "user_config": args.catalog}
     local = build_local_llms(parse_catalog(args.catalog), shared, _local_replica)
+    options = {**common(), "max_surge_percent": SURGE}
     embedder = serve.deployment(
         EmbedderReplica,
         name="Embedder",
         max_ongoing_requests=512,
         max_queued_requests=1024,
         ray_actor_options={"num_cpus": 0.5},
-        **common(),
+        **options,
     ).bind()
     classifier = serve.deployment(
         ClassifierReplica,
@@ -61,7 +64,7 @@ def build(args: BuildArguments) -> Application:
         max_ongoing_requests=256,
         max_queued_requests=512,
         ray_actor_options={"num_cpus": 0.1},
-        **common(),
+        **options,
     ).bind(embedder)
     llm = serve.deployment(
         HostedLLMReplica,
@@ -70,7 +73,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         request_router_config=SESSIONS,
         user_config=args.catalog,
-        **common(),
+        **options,
     ).bind(local)
     host = serve.deployment(
         HostReplica,
@@ -80,7 +83,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         request_router_config=SESSIONS,
         user_config=args.catalog,
-        **common(),
+        **options,
     ).bind(llm, classifier, local)
     return serve.deployment(
         serve.ingress()(IngressReplica),
@@ -90,7 +93,7 @@ def build(args: BuildArguments) -> Application:
         max_queued_requests=4096,
         ray_actor_options={"num_cpus": 0.2},
         user_config=args.catalog,
-        **common(),
+        **options,
     ).bind(host, llm, embedder, classifier, local)
 
 

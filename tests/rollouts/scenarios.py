@@ -2,22 +2,26 @@
 
 import copy
 import time
+from collections.abc import Callable
 
 from storage.compatibility import shipped
 from tests.nodes.scenarios import Scenario
 from tests.rollouts.release import CONTRACTION, EXPANSION, contracted, expanded, release
 from tests.rollouts.service import Service
 
-SETTLED = 5.0  # seconds that clients work between two steps
 HOSTS = "ConversationHost"
 OLDEST = "0004"  # of the code that the present schema allows
 
 
-def hosts(service: Service) -> None:
-    """1 → 4 → 1."""
-    for number in (1, 4, 1):
-        service.rolled(service.config(replicas={HOSTS: number}))
-        time.sleep(SETTLED)
+def hosts(*numbers: int) -> Callable[[Service], None]:
+    """So many of them, one number after the other."""
+
+    def act(service: Service) -> None:
+        for number in numbers:
+            service.rolled(service.config(replicas={HOSTS: number}))
+            time.sleep(service.pause)
+
+    return act
 
 
 def user_config(service: Service) -> None:
@@ -27,7 +31,7 @@ def user_config(service: Service) -> None:
     for catalog, status in ((changed, 200), (service.catalog, 404)):
         service.rolled(service.config(catalog=catalog))
         service.reached("/v1/models/rolled-out", lambda found, _, wanted=status: found == wanted)
-        time.sleep(SETTLED)
+        time.sleep(service.pause)
 
 
 def code(service: Service) -> None:
@@ -37,7 +41,7 @@ def code(service: Service) -> None:
     for config, version in ((service.config(changed), changed.version), (service.config(), before)):
         service.rolled(config)
         service.versions(version)
-        time.sleep(SETTLED)
+        time.sleep(service.pause)
 
 
 def schema(service: Service) -> None:
@@ -49,7 +53,7 @@ def schema(service: Service) -> None:
     assert "run `brain db upgrade` first" in words, words
     service.versions(before)
     service.migrate(following, "upgrade")  # expand: the old code runs on it
-    time.sleep(SETTLED)
+    time.sleep(service.pause)
     for config, version in (
         (service.config(following), following.version),
         (service.config(), before),
@@ -57,7 +61,7 @@ def schema(service: Service) -> None:
     ):
         service.rolled(config)
         service.versions(version)
-        time.sleep(SETTLED)
+        time.sleep(service.pause)
     assert service.brain.sql("SELECT 1 FROM brain.conversations WHERE made_by = %s LIMIT 1", following.version)
     service.migrate(last, "upgrade")  # contract: the old code would fail on it
     words = service.refused(service.config())
@@ -66,11 +70,11 @@ def schema(service: Service) -> None:
     service.rolled(service.config(last))
     service.versions(last.version)
     assert service.brain.sql("SELECT revision FROM brain.schema_compatibility()") == [(CONTRACTION,)]
-    time.sleep(SETTLED)
+    time.sleep(service.pause)
 
 
 SCENARIOS = (
-    Scenario("hosts-1-4-1", hosts, 5.0, strict=True),
+    Scenario("hosts-1-4-1", hosts(1, 4, 1), 5.0, strict=True),
     Scenario("user_config", user_config, 5.0, strict=True),
     Scenario("code", code, 5.0, strict=True),
     Scenario("schema", schema, 5.0, strict=True),

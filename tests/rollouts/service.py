@@ -27,12 +27,16 @@ class RolloutFailed(Exception):
 
 @dataclass(slots=True)
 class Service:
-    """`folder`: for files. `provider`: the mock's URL. `catalog`: providers and routing as at the start."""
+    """`folder`: for files. `provider`: the mock's URL. `catalog`: providers and routing as at the start.
+
+    `pause`: seconds that clients work between two steps.
+    """
 
     brain: Brain
     folder: Path
     provider: str
     catalog: dict[str, Any]
+    pause: float = 5.0
 
     def config(
         self,
