@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.e2e.brain import ROOT
 
 PACKAGES = ("actors", "adapters", "benchmarks", "configs", "deployments", "domain", "serve_app", "storage")
+SEND, CONTENT = "    reserve: Decimal | None = None\n", "content=body.content,\n"
 INSERT = "(tenant_id, id, user_id, title, metadata, system_prompt)"
 VALUES = "VALUES ($1, $2, $3, $4, $5, $6)"
 EXPANSION, CONTRACTION = "0901", "0902"
@@ -51,10 +52,15 @@ class Release:
 
 
 def release(folder: Path, version: str) -> Release:
-    """The present code under another version, as `pip install --no-deps --target` would lay it down."""
+    """The present code under another version, as `pip install --no-deps --target` would lay it down.
+
+    Its ingresses say one thing more to hosts than those before.
+    """
     tree = folder / f"release-{version}"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    edit(tree / "domain" / "commands.py", SEND, f"{SEND}    release: str | None = None\n")
+    edit(tree / "serve_app" / "ingress" / "sends.py", CONTENT, f'{CONTENT}        release="{version}",\n')
     metadata = tree / f"chat_brain-{version}.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.1\nName: chat-brain\nVersion: {version}\n")
