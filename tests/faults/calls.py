@@ -121,6 +121,7 @@ class Caller:
                             events.append(event_of(json.loads(line[6:])))
                             times.append(time.monotonic())
                             if enough is not None and len(events) >= enough:
+                                done = replace(done, left=True)
                                 break
                     else:
                         done = replace(done, outcome="ok")

@@ -68,7 +68,9 @@ def run(service: Place, front: Front, scenario: Scenario[Place], seed: int, clie
     campaign.provided(result)
     noticed = figures(result.history, began)
     outcomes = Counter(
-        f"{call.kind} {call.http} {call.code}" for call in result.history.operations if call.outcome == "unknown"
+        f"{call.kind} {call.http} {call.code}"
+        for call in result.history.operations
+        if call.outcome == "unknown" and not call.left
     )
     return Trial(scenario, result, check(result.history), noticed, ended - began, outcomes)
 
