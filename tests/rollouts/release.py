@@ -11,6 +11,7 @@ SEND, CONTENT = "    reserve: Decimal | None = None\n", "content=body.content,\n
 INSERT = "(tenant_id, id, user_id, title, metadata, system_prompt)"
 VALUES = "VALUES ($1, $2, $3, $4, $5, $6)"
 EXPANSION, CONTRACTION = "0901", "0902"
+OLDEST = "0004"  # code that the present schema allows
 MIGRATION = '''\
 """{title}"""
 
@@ -67,10 +68,10 @@ def release(folder: Path, version: str) -> Release:
     return Release(version, tree)
 
 
-def expanded(folder: Path, version: str, before: str, oldest: str) -> Release:
+def expanded(folder: Path, version: str, before: str) -> Release:
     """Code that writes a new column, with the migration that adds it, on which the code before runs too.
 
-    `before`: the newest migration of the present code. `oldest`: the oldest code that its schema allows.
+    `before`: the newest migration of the present code.
     """
     made = release(folder, version)
     creation = made.tree / "storage" / "creation.py"
@@ -78,13 +79,13 @@ def expanded(folder: Path, version: str, before: str, oldest: str) -> Release:
     edit(creation, VALUES, VALUES.replace(")", f", '{version}')"))
     up = "ALTER TABLE brain.conversations ADD COLUMN made_by text DEFAULT 'before'"
     down = "ALTER TABLE brain.conversations DROP COLUMN made_by"
-    _migrate(made, "Expand.", EXPANSION, before, (before, oldest), up, down)
+    _migrate(made, "Expand.", EXPANSION, before, (before, OLDEST), up, down)
     return made
 
 
-def contracted(folder: Path, version: str, before: str, oldest: str) -> Release:
+def contracted(folder: Path, version: str, before: str) -> Release:
     """As `expanded`, with one migration more, after which the code before that fails."""
-    made = expanded(folder, version, before, oldest)
+    made = expanded(folder, version, before)
     up = "ALTER TABLE brain.conversations ALTER COLUMN made_by DROP DEFAULT, ALTER COLUMN made_by SET NOT NULL"
     down = (
         "ALTER TABLE brain.conversations ALTER COLUMN made_by DROP NOT NULL, ALTER COLUMN made_by SET DEFAULT 'before'"

@@ -10,7 +10,6 @@ from tests.rollouts.release import CONTRACTION, EXPANSION, contracted, expanded,
 from tests.rollouts.service import Service
 
 HOSTS = "ConversationHost"
-OLDEST = "0004"  # of the code that the present schema allows
 
 
 def hosts(*numbers: int) -> Callable[[Service], None]:
@@ -47,8 +46,8 @@ def code(service: Service) -> None:
 def schema(service: Service) -> None:
     """N → N+1 → N → N+1, and the contraction when nothing of N runs any more."""
     before = service.asked("/health")[1]["version"]
-    following = expanded(service.folder, "0.2.0", shipped(), OLDEST)
-    last = contracted(service.folder, "0.3.0", shipped(), OLDEST)
+    following = expanded(service.folder, "0.2.0", shipped())
+    last = contracted(service.folder, "0.3.0", shipped())
     words = service.refused(service.config(following))  # before its migration
     assert "run `brain db upgrade` first" in words, words
     service.versions(before)
