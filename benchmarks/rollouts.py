@@ -20,6 +20,7 @@ from benchmarks.targets import ChatCompletions
 from serve_app.embedded.folder import DataFolder
 
 PLAIN = "/plain"
+ROWS = ("this service, kept turns", "this service, nothing kept", "a plain Serve application")
 PATIENCE = 240.0  # seconds for a rollout
 BEFORE = 10.0  # seconds of load before the first rollout, and after each
 
@@ -27,7 +28,7 @@ BEFORE = 10.0  # seconds of load before the first rollout, and after each
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sub-command."""
     parser.add_argument("--times", type=int, default=2, help="rollouts, one after another (2)")
-    parser.add_argument("--clients", type=int, default=6, help="of each of the two (6)")
+    parser.add_argument("--clients", type=int, default=4, help="of each row (4)")
     parser.add_argument("--seed", type=int, default=1, help="of the replies' lengths (1)")
     parser.set_defaults(run=roll_out)
 
@@ -42,7 +43,7 @@ def roll_out(chosen: argparse.Namespace, console: Console) -> None:
             _roll(service, config, 0)
             seen, seconds = run(_work(service, config, chosen))
     table = Table("", "replies", "failed", "told to come again", "resumed", "longest silence, s", "why")
-    for label, one in zip(("this service", "plain Serve application"), seen, strict=True):
+    for label, one in zip(ROWS, seen, strict=True):
         why = ", ".join(f"{number} × {what}" for what, number in one.why.items())
         counts = (one.replies, one.failed, one.again, one.resumed)
         table.add_row(label, *map(str, counts), f"{one.longest:.1f}", why)
@@ -54,7 +55,8 @@ async def _work(
     service: Brain, config: list[dict[str, Any]], chosen: argparse.Namespace
 ) -> tuple[list[Seen], list[float]]:
     stop, seconds = asyncio.Event(), []
-    targets = (service.chat(kept=True), ChatCompletions(f"{service.url}{PLAIN}/v1", "none"))
+    plain = ChatCompletions(f"{service.url}{PLAIN}/v1", "none")
+    targets = (service.chat(kept=True), service.chat(kept=False), plain)
     working = asyncio.gather(*(work(target, chosen.clients, stop, chosen.seed) for target in targets))
     await asyncio.sleep(BEFORE)
     for number in range(1, chosen.times + 1):

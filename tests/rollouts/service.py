@@ -4,7 +4,7 @@ import copy
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class RolloutFailed(Exception):
 class Service:
     """`folder`: for files. `provider`: the mock's URL. `catalog`: providers and routing as at the start.
 
-    `pause`: seconds that clients work between two steps.
+    `pause`: seconds that clients work between two steps. `serves`: the `runtime_env` of the code that was rolled out
+    last.
     """
 
     brain: Brain
@@ -37,6 +38,7 @@ class Service:
     provider: str
     catalog: dict[str, Any]
     pause: float = 5.0
+    serves: dict[str, Any] = field(default_factory=dict)
 
     def config(
         self,
@@ -70,7 +72,7 @@ class Service:
     def rolled(self, config: dict[str, Any]) -> None:
         """Deploy, and wait until every replica is one of this configuration. Raises `RolloutFailed`."""
         application = config["applications"][0]
-        changed = application.get("runtime_env", {}) != self.running().get("runtime_env", {})
+        changed = application.get("runtime_env", {}) != self.serves
         before = self.replicas()
         self.deploy(config)
         wanted = {one["name"]: one["num_replicas"] for one in application["deployments"]}
@@ -85,6 +87,7 @@ class Service:
             return not changed or all(not ids & before.get(name, set()) for name, ids in now.items())
 
         wait_until(done, PATIENCE, 0.5, what="the rollout")
+        self.serves = application.get("runtime_env", {})
 
     def refused(self, config: dict[str, Any]) -> str:
         """Deploy what must fail; Serve's words."""
@@ -141,10 +144,6 @@ class Service:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
-
-    def running(self) -> dict[str, Any]:
-        """The configuration that was deployed last."""
-        return dict(self.application().get("deployed_app_config") or {})
 
     def replicas(self, application: dict[str, Any] | None = None) -> dict[str, set[str]]:
         """The ids of all replicas that are not gone, by deployment."""
