@@ -10,6 +10,7 @@ from tests.rollouts.release import CONTRACTION, EXPANSION, contracted, expanded,
 from tests.rollouts.service import Service
 
 HOSTS = "ConversationHost"
+HASTE = 4.0  # seconds
 
 
 def hosts(*numbers: int) -> Callable[[Service], None]:
@@ -41,6 +42,16 @@ def code(service: Service) -> None:
         service.rolled(config)
         service.versions(version)
         time.sleep(service.pause)
+
+
+def hasty_code(service: Service) -> None:
+    """As `code`, with less time for what a replica has begun than many turns need."""
+    service.rolled(service.config(grace=HASTE))
+    changed = release(service.folder, "0.1.2")
+    for config in (service.config(changed, grace=HASTE), service.config(grace=HASTE)):
+        service.rolled(config)
+        time.sleep(service.pause)
+    service.rolled(service.config())
 
 
 def schema(service: Service) -> None:
@@ -76,5 +87,6 @@ SCENARIOS = (
     Scenario("hosts-1-4-1", hosts(1, 4, 1), 5.0, strict=True),
     Scenario("user_config", user_config, 5.0, strict=True),
     Scenario("code", code, 5.0, strict=True),
+    Scenario("hasty-code", hasty_code, 5.0, strict=True),
     Scenario("schema", schema, 5.0, strict=True),
 )

@@ -45,13 +45,19 @@ class Service:
         release: Release | None = None,
         catalog: dict[str, Any] | None = None,
         replicas: dict[str, int] | None = None,
+        grace: float | None = None,
     ) -> dict[str, Any]:
-        """What runs after the start, with other code, another catalog, or other numbers of replicas, by deployment."""
+        """What runs after the start, with other code, another catalog, or other numbers of replicas, by deployment.
+
+        `grace`: seconds for what a replica has begun when it is stopped.
+        """
         config = local_config(self.brain.port, copy.deepcopy(catalog or self.catalog))
         application = config["applications"][0]
         if release is not None:
             application["runtime_env"] = release.runtime_env
         for deployment in application["deployments"]:
+            if grace is not None:
+                deployment["graceful_shutdown_timeout_s"] = grace
             deployment["num_replicas"] = (replicas or {}).get(deployment["name"], deployment["num_replicas"])
         return config
 
