@@ -37,7 +37,7 @@ class Service:
     folder: Path
     provider: str
     catalog: dict[str, Any]
-    pause: float = 5.0
+    pause: float = 3.0
     serves: dict[str, Any] = field(default_factory=dict)
 
     def config(
