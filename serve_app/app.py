@@ -22,7 +22,6 @@ SESSIONS = RequestRouterConfig(
     request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
     request_router_kwargs={"num_fallback_replicas": 0},
 )
-TELLING = RequestRouterConfig(request_router_class="deployments.telling_router.TellingRouter")
 OUT_OF_REACH = 100_000  # a replica at its limit would block the router for every session: it bounds itself
 
 SURGE = 25  # percent, one replica at least: new code serves before old code stops; not where a model takes its own GPU
@@ -93,7 +92,6 @@ def build(args: BuildArguments) -> Application:
         max_ongoing_requests=4096,
         max_queued_requests=4096,
         ray_actor_options={"num_cpus": 0.2},
-        request_router_config=TELLING,
         user_config=args.catalog,
         **options,
     ).bind(host, llm, embedder, classifier, local)

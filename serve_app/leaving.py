@@ -1,34 +1,37 @@
 """The end of an ingress replica that Serve replaces or does without: whoever still waits then is told to come again."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ray import serve
-from ray.serve.handle import DeploymentHandle
-
-from deployments.membership import members_of
 from domain.commands import Accepted, Change, Ended, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import Unavailable
 from domain.ports import Hosts
 
+log = logging.getLogger("brain.ingress")
 T = TypeVar("T")
 MARGIN = 3.0  # seconds before Serve ends the process, in which answers are written and the replica tidies up
 
 
 class Leaving:
-    """How long calls may wait here. A controller that was started again may leave the replica out for a moment."""
+    """How long calls may wait here."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
-        self.handle: DeploymentHandle | None = None  # that of this deployment: its router tells who runs
+        self._running = False
+        self.client: object = None  # what tells it
 
     def heard(self, running: bool, grace: float) -> None:
-        """`grace`: seconds after which Serve ends the process, where it runs no more."""
+        """`running`: whether Serve counts this replica among those that run; where it did and does not, it ends the
+        process `grace` seconds later. After its own restart it may leave a replica out for a moment."""
+        if running == self._running:
+            return
+        self._running = running
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -50,16 +53,30 @@ class Leaving:
 
 
 def watched() -> Leaving:
-    """This replica's, from what Serve tells the handles of it."""
-    leaving, loop, context = Leaving(), asyncio.get_running_loop(), serve.get_replica_context()
-
-    def heard(running: bool) -> None:
-        config = serve.get_replica_context()._deployment_config  # Serve tells it nowhere else
-        loop.call_soon_threadsafe(leaving.heard, running, config.graceful_shutdown_timeout_s)
-
-    members_of(context.deployment).watch(context.replica_id.unique_id, heard)
-    leaving.handle = serve.get_deployment_handle(context.deployment, context.app_name).options(stream=False)
+    """This replica's. Serve tells it only to routers: this listens as they do, and without it, all is as it was."""
+    leaving = Leaving()
+    try:
+        leaving.client = _listen(leaving)
+    except Exception:
+        log.warning("this replica will not hear of its end", exc_info=True)
     return leaving
+
+
+def _listen(leaving: Leaving) -> object:
+    import ray
+    from ray import serve
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+    from ray.serve._private.long_poll import LongPollClient, LongPollNamespace
+
+    own = serve.get_replica_context().replica_id
+
+    def told(targets: Any) -> None:
+        grace = serve.get_replica_context()._deployment_config.graceful_shutdown_timeout_s
+        leaving.heard(any(one.replica_id == own for one in targets.running_replicas), grace)
+
+    controller = ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+    key = (LongPollNamespace.DEPLOYMENT_TARGETS, own.deployment_id)
+    return LongPollClient(controller, {key: told}, asyncio.get_running_loop(), client_id=f"leaving {own.unique_id}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from deployments.membership import Members
 from domain.errors import NotFound, Unavailable
-from serve_app.leaving import MARGIN, HostsUntil, Leaving
+from serve_app.leaving import MARGIN, HostsUntil, Leaving, watched
 
 
 class Hosts:
@@ -28,6 +27,7 @@ class Hosts:
 async def test_who_waits_is_told_before_the_end():
     leaving, hosts = Leaving(), Hosts()
     waiting = asyncio.create_task(HostsUntil(hosts, leaving).send("a"))
+    leaving.heard(True, MARGIN)
     leaving.heard(False, MARGIN)
     with pytest.raises(Unavailable, match="stopping"):
         await waiting
@@ -36,6 +36,8 @@ async def test_who_waits_is_told_before_the_end():
 
 async def test_while_there_is_time_answers_and_errors_are_those_of_the_host():
     leaving, hosts = Leaving(), Hosts()
+    leaving.heard(False, MARGIN)  # Serve does not count it yet
+    leaving.heard(True, MARGIN)
     leaving.heard(False, MARGIN + 60)
     hosts.go.set()
     assert await HostsUntil(hosts, leaving).send("a") == "a"
@@ -49,6 +51,7 @@ async def test_while_there_is_time_answers_and_errors_are_those_of_the_host():
 
 async def test_a_replica_that_was_left_out_by_mistake_goes_on():
     leaving, hosts = Leaving(), Hosts()
+    leaving.heard(True, MARGIN)
     leaving.heard(False, MARGIN)
     with pytest.raises(Unavailable):
         await HostsUntil(hosts, leaving).send("a")
@@ -57,9 +60,6 @@ async def test_a_replica_that_was_left_out_by_mistake_goes_on():
     assert await HostsUntil(hosts, leaving).send("b") == "b"
 
 
-def test_whoever_watches_a_replica_hears_of_that_one_alone():
-    members, heard = Members(), []
-    members.watch("b", heard.append)
-    for ids in (["a"], ["a", "b"], ["a", "b", "c"], ["a", "c"], ["b"]):
-        members.tell(ids)
-    assert heard == [True, False, True]
+async def test_outside_of_a_replica_nothing_ends(caplog):
+    assert await watched().within(asyncio.sleep(0, "done")) == "done"
+    assert "will not hear of its end" in caplog.text
