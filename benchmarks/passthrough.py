@@ -92,6 +92,11 @@ def application(url: str, key: str) -> serve.Application:
     return ingress.bind(middle)
 
 
+def build(args: dict[str, str]) -> serve.Application:
+    """For a Serve configuration file; `args`: the provider's `url` and `key`."""
+    return application(args["url"], args["key"])
+
+
 def main() -> None:
     """Serve until SIGTERM. Ray's processes are ended by whoever started this one."""
     options = argparse.ArgumentParser(description=__doc__)

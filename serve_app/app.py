@@ -15,12 +15,16 @@ from deployments.local_llm import build_local_llms
 from domain.model import parse_catalog
 from serve_app.ingress_replica import IngressReplica
 from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica
+from serve_app.settings import Settings
+from storage.compatibility import check_before
 
 SESSIONS = RequestRouterConfig(
     request_router_class="ray.serve.experimental.consistent_hash_router.ConsistentHashRouter",
     request_router_kwargs={"num_fallback_replicas": 0},
 )
 OUT_OF_REACH = 100_000  # a replica at its limit would block the router for every session: it bounds itself
+
+SURGE = 25  # percent, one replica at least: new code serves before old code stops; not where a model takes its own GPU
 
 
 class BuildArguments(BaseModel):
@@ -38,17 +42,21 @@ class BuildArguments(BaseModel):
 def build(args: BuildArguments) -> Application:
     """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model.
 
-    Generations that begin with a vLLM model run in its own deployment, while that has a replica.
+    Generations that begin with a vLLM model run in its own deployment, while that has a replica. Raises
+    `IncompatibleSchema` where the database's schema does not allow this code: then nothing that runs is touched.
     """
+    if (url := Settings().database_url) is not None:
+        check_before(url.get_secret_value())
     shared = {**common(), "user_config": args.catalog}
     local = build_local_llms(parse_catalog(args.catalog), shared, _local_replica)
+    options = {**common(), "max_surge_percent": SURGE}
     embedder = serve.deployment(
         EmbedderReplica,
         name="Embedder",
         max_ongoing_requests=512,
         max_queued_requests=1024,
         ray_actor_options={"num_cpus": 0.5},
-        **common(),
+        **options,
     ).bind()
     classifier = serve.deployment(
         ClassifierReplica,
@@ -56,7 +64,7 @@ def build(args: BuildArguments) -> Application:
         max_ongoing_requests=256,
         max_queued_requests=512,
         ray_actor_options={"num_cpus": 0.1},
-        **common(),
+        **options,
     ).bind(embedder)
     llm = serve.deployment(
         HostedLLMReplica,
@@ -65,7 +73,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         request_router_config=SESSIONS,
         user_config=args.catalog,
-        **common(),
+        **options,
     ).bind(local)
     host = serve.deployment(
         HostReplica,
@@ -75,7 +83,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         request_router_config=SESSIONS,
         user_config=args.catalog,
-        **common(),
+        **options,
     ).bind(llm, classifier, local)
     return serve.deployment(
         serve.ingress()(IngressReplica),
@@ -85,7 +93,7 @@ def build(args: BuildArguments) -> Application:
         max_queued_requests=4096,
         ray_actor_options={"num_cpus": 0.2},
         user_config=args.catalog,
-        **common(),
+        **options,
     ).bind(host, llm, embedder, classifier, local)
 
 

@@ -15,12 +15,14 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import IngressSettings, Parts
+from serve_app.leaving import HostsUntil, watched
 from serve_app.process import prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.version import version
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
+from storage.compatibility import check_pool
 from storage.follower import RedisFollower
 from storage.ledger import PostgresLedger
 from storage.postgres import open_pool
@@ -50,6 +52,7 @@ class IngressReplica:
         self._pool = await open_pool(
             settings.required("database_url"), settings.database_connections, pooled=settings.database_pooled
         )
+        await check_pool(self._pool)
         self._redis = open_redis(redis_url)
         self._follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, timeout=10))
         self._metrics = MetricsPage("Ingress", self._redis, REGISTRY)
@@ -61,7 +64,7 @@ class IngressReplica:
         self._breakers.start()
         self.parts = Parts(
             reader=PostgresReader(self._pool),
-            hosts=HandleHosts(host),
+            hosts=HostsUntil(HandleHosts(host), watched()),
             follower=self._follower,
             llm=HandleLanguageModel(llm, places(local)),
             embedder=HandleEmbedder(embedder),

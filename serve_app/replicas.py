@@ -34,6 +34,7 @@ from serve_app.settings import Settings
 from storage import complexity_scorers
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
+from storage.compatibility import check_pool
 from storage.conversations import PostgresConversations
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
@@ -53,6 +54,7 @@ class HostReplica:
         self._pool = await open_pool(
             settings.required("database_url"), settings.database_connections, pooled=settings.database_pooled
         )
+        await check_pool(self._pool)
         self._redis = open_redis(settings.required("redis_url"))
         self._journal = RedisJournal(self._redis)
         self._leases = PostgresLeases(self._pool)

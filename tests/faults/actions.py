@@ -31,10 +31,11 @@ class Shared:
 
 
 class Client:
-    """`until`: the monotonic second at which it begins nothing more; it may be changed."""
+    """`until`: the monotonic second at which it begins nothing more; it may be changed. `obeys`: it comes again no
+    sooner than it was told to."""
 
-    def __init__(self, caller: Caller, seed: str, shared: Shared, until: float) -> None:
-        self._caller, self._shared, self.until = caller, shared, until
+    def __init__(self, caller: Caller, seed: str, shared: Shared, until: float, obeys: bool = False) -> None:
+        self._caller, self._shared, self.until, self._obeys = caller, shared, until, obeys
         self._drawn = random.Random(seed)
         self._number = 0
 
@@ -102,7 +103,7 @@ class Client:
         ended = bool(call.events) and call.events[-1].type in TERMINAL
         while not ended and call.outcome != "refused" and time.monotonic() < deadline:
             if call.outcome != "ok":
-                await self._pause()
+                await self._pause(call)
             enough = self._drawn.randint(1, 20) if self._drawn.random() < 0.2 else None
             call = await self._caller.stream(call.conversation, turn, last, enough)
             if call.events:
@@ -148,18 +149,19 @@ class Client:
             if call.outcome == "refused" and call.http != 429:
                 return None
             last = call.id
-            await self._pause()
+            await self._pause(call)
         return None
 
     async def _once(self, asked: Awaitable[Operation]) -> Operation:
         """A call that is not made again. Whoever gets no answer waits all the same before the next one."""
         call = await asked
         if call.outcome == "unknown" and not call.events:
-            await self._pause()
+            await self._pause(call)
         return call
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(self._drawn.uniform(*WAITS))
+    async def _pause(self, call: Operation) -> None:
+        told = (call.retry_after or 0.0) if self._obeys else 0.0
+        await asyncio.sleep(told + self._drawn.uniform(*WAITS))
 
     async def _message(self) -> tuple[str, str, str, dict[str, str]]:
         """Where, what, under which key and how; no two have the same text."""

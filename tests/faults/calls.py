@@ -95,7 +95,7 @@ class Caller:
         try:
             async with asyncio.timeout(PATIENCE), self._http.request(method, path, json=body, headers=headers) as told:
                 text = await told.read()
-                done = _answered(call, told.status, json.loads(text) if text else {})
+                done = _answered(_told(call, told), told.status, json.loads(text) if text else {})
         except LOST:
             done = call
         done = replace(done, ended=time.monotonic())
@@ -113,7 +113,7 @@ class Caller:
         try:
             async with self._http.request(method, path, json=body, headers=headers) as told:
                 if told.status != 200:
-                    done = _answered(call, told.status, json.loads(await told.read()))
+                    done = _answered(_told(call, told), told.status, json.loads(await told.read()))
                 else:
                     done = replace(call, http=200)
                     async for line in told.content:
@@ -121,6 +121,7 @@ class Caller:
                             events.append(event_of(json.loads(line[6:])))
                             times.append(time.monotonic())
                             if enough is not None and len(events) >= enough:
+                                done = replace(done, left=True)
                                 break
                     else:
                         done = replace(done, outcome="ok")
@@ -133,6 +134,11 @@ class Caller:
 
 def _messages(conversation: str) -> str:
     return f"/api/v1/conversations/{conversation}/messages"
+
+
+def _told(call: Operation, answer: aiohttp.ClientResponse) -> Operation:
+    """With when to come again."""
+    return replace(call, retry_after=float(again)) if (again := answer.headers.get("retry-after")) else call
 
 
 def _answered(call: Operation, status: int, body: Any) -> Operation:

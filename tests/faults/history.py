@@ -61,7 +61,8 @@ class Operation:
     `outcome`: `ok`, and the answer stands below; `refused` with an error after which nothing has happened (4xx); or
     `unknown`, it may have happened (a time limit, a broken connection, 5xx). The error that tells of a failed turn
     (502 or 504 with the turn's id in `error.param`) is `ok`, and `turn` is that turn. A stream is `ok` if the service
-    ended it; its events count in any case.
+    ended it; its events count in any case. `retry_after`: the seconds that the answer asked to wait.
+    `left`: the client went away from the stream.
 
     Asked: `key` is the Idempotency-Key, `options` what the body held beside `content` and `stream`, `retry_of` the call
     that this one repeats (for people), `turn_id` or `message_id` what was named, `after` the Last-Event-ID. Where no
@@ -79,6 +80,8 @@ class Operation:
     outcome: Outcome = "ok"
     http: int | None = None
     code: str | None = None
+    retry_after: float | None = None
+    left: bool = False
     key: str | None = None
     content: str = ""
     options: dict[str, Any] = field(default_factory=dict)

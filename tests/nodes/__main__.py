@@ -63,7 +63,7 @@ def main() -> int:
         return subprocess.run([*made.machines[HEAD].inside, *command]).returncode
 
 
-def _inside(mark: str, folder: Path, scenarios: list[Scenario], seed: int, clients: int) -> int:
+def _inside(mark: str, folder: Path, scenarios: list[Scenario[Service]], seed: int, clients: int) -> int:
     """On the head."""
     machines = known(mark, NODES)
     head = machines.machines[HEAD]
@@ -71,7 +71,7 @@ def _inside(mark: str, folder: Path, scenarios: list[Scenario], seed: int, clien
         return _tried(Service(machines, folder, there, ""), scenarios, seed, clients)
 
 
-def _tried(service: Service, scenarios: list[Scenario], seed: int, clients: int) -> int:
+def _tried(service: Service, scenarios: list[Scenario[Service]], seed: int, clients: int) -> int:
     began = time.monotonic()
 
     def told(said: str) -> None:

@@ -14,8 +14,7 @@ class Figures:
     """Seconds count from the fault's beginning.
 
     `failed`: requests that ended otherwise than with an answer, or with "come again" (503 with `retry-after`, 429).
-    `later`: those that were told to come again. `broken`: streams that broke, or that a client left, and were resumed.
-    `never`: requests that
+    `later`: those that were told to come again. `broken`: streams that broke, and were resumed. `never`: requests that
     had no answer in the end. `pause`: the longest time in which nobody was answered. `wait`: the longest time from a
     request's first try to its answer. `again`: from then on all was answered, and in time.
     """
@@ -58,20 +57,19 @@ def failures(history: History) -> list[Operation]:
 
 
 def _later(call: Operation) -> bool:
-    """The service's own 503 has a code and `retry-after`; one of a proxy has neither."""
-    return call.http in (429, 503) and call.code is not None
+    return call.http in (429, 503) and call.retry_after is not None
 
 
 def _broken(call: Operation) -> bool:
-    return call.outcome == "unknown" and call.http == 200
+    return call.outcome == "unknown" and call.http == 200 and not call.left
 
 
 def _failed(call: Operation) -> bool:
-    return call.outcome == "unknown" and not _later(call) and not _broken(call)
+    return call.outcome == "unknown" and not _later(call) and not _broken(call) and not call.left
 
 
 def _lost(call: Operation) -> bool:
-    return call.outcome == "unknown" and not _broken(call)
+    return call.outcome == "unknown" and not _broken(call) and not call.left
 
 
 def _slow(call: Operation) -> bool:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.nodes.trial import Trial
 
-COLUMNS = "| {} | operations | failed | told to come again | streams left or broken | never answered"
+COLUMNS = "| {} | operations | failed | told to come again | streams resumed | never answered"
 COLUMNS += " | nobody answered for, s | longest wait, s | all in time again after, s | over after, s | verdict |"
 
 

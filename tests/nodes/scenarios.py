@@ -4,23 +4,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from tests.nodes.service import Service
 from tests.nodes.space import Machine
 from tests.nodes.stores import DATABASE_PORT, JOURNAL_PORT
 
+Place = TypeVar("Place")
 Told = Callable[[str], None]
 DEADLINE = 150  # of a drained node: what Serve needs for replacements, and graceful_shutdown_timeout_s (60) besides
 WITHOUT = 20.0  # from a node's death until another one takes its place
 
 
 @dataclass(frozen=True, slots=True)
-class Scenario:
-    """`act` does it, and returns when it is over. `seconds`: how long clients go on behind that, at least.
+class Scenario(Generic[Place]):
+    """`act` does it to a place, and returns when it is over. `seconds`: how long clients go on behind that, at least.
     `strict`: no request may fail that a client which follows `retry-after` would notice."""
 
     name: str
-    act: Callable[[Service], None]
+    act: Callable[[Place], None]
     seconds: float = 30.0
     strict: bool = False
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
@@ -15,12 +16,21 @@ from tests.faults.checker import check
 from tests.faults.violations import Violation
 from tests.nodes.figures import Figures, figures
 from tests.nodes.scenarios import Scenario
-from tests.nodes.service import Service
 
 BEFORE = 10.0  # seconds of work before anything happens
 LEAVING = 240.0  # seconds in which every client has ended what it began
 GROUP = 4  # clients that share conversations
 Told = Callable[[str], None]
+
+
+class Provided(Protocol):
+    """What scenarios act on. `provider`: the mock's URL."""
+
+    @property
+    def provider(self) -> str: ...
+
+
+Place = TypeVar("Place", bound=Provided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class Front:
 class Trial:
     """`over`: seconds from the fault's beginning to its end. `calls`: what was not answered."""
 
-    scenario: Scenario
+    scenario: Scenario[Any]
     result: campaign.Result
     violations: list[Violation]
     figures: Figures
@@ -49,7 +59,7 @@ class Trial:
         return not self.violations and not noticed and not self.figures.never
 
 
-def run(service: Service, front: Front, scenario: Scenario, seed: int, clients: int, told: Told) -> Trial:
+def run(service: Place, front: Front, scenario: Scenario[Place], seed: int, clients: int, told: Told) -> Trial:
     result = campaign.Result(seed, 0.0)
     began, ended = asyncio.run(_work(service, front, result, scenario, clients, told))
     told(f"{scenario.name}: reading what is left")
@@ -58,13 +68,15 @@ def run(service: Service, front: Front, scenario: Scenario, seed: int, clients: 
     campaign.provided(result)
     noticed = figures(result.history, began)
     outcomes = Counter(
-        f"{call.kind} {call.http} {call.code}" for call in result.history.operations if call.outcome == "unknown"
+        f"{call.kind} {call.http} {call.code}"
+        for call in result.history.operations
+        if call.outcome == "unknown" and not call.left
     )
     return Trial(scenario, result, check(result.history), noticed, ended - began, outcomes)
 
 
 async def _work(
-    service: Service, front: Front, result: campaign.Result, scenario: Scenario, number: int, told: Told
+    service: Place, front: Front, result: campaign.Result, scenario: Scenario[Place], number: int, told: Told
 ) -> tuple[float, float]:
     """When the fault began, and when it was over."""
     shared = [Shared() for _ in range(-(-number // GROUP))]
@@ -75,6 +87,7 @@ async def _work(
                 f"{result.seed}/{n}",
                 shared[n // GROUP],
                 float("inf"),
+                obeys=True,
             )
             for n in range(number)
         ]

@@ -3,9 +3,10 @@
 import psycopg
 import pytest
 
-from storage.compatibility import IncompatibleSchema, check_schema
+from storage.compatibility import IncompatibleSchema, check_before, check_pool, check_schema, shipped
 from storage.migrations import downgrade, newest
-from tests.conftest import make_database
+from tests.conftest import free_port, make_database
+from tests.servers.given import open_pool
 
 
 @pytest.fixture
@@ -35,3 +36,30 @@ def test_the_application_role_may_ask(migrated):
     with psycopg.connect(migrated) as connection:
         connection.execute("SET ROLE brain_app")
         assert connection.execute("SELECT revision FROM brain.schema_compatibility()").fetchone() == (newest(),)
+
+
+def test_the_newest_migration_is_found_without_loading_the_migrations():
+    assert shipped() == newest()
+
+
+async def test_a_replica_asks_with_the_services_rights(migrated):
+    pool = await open_pool(migrated, 2)
+    await check_pool(pool)
+    await check_pool(pool, "0004")
+    with pytest.raises(IncompatibleSchema, match="needs code of 0004 or later; this code is 0003"):
+        await check_pool(pool, "0003")
+    with pytest.raises(IncompatibleSchema, match="run `brain db upgrade` first"):
+        await check_pool(pool, "9999")
+    downgrade(migrated, "0004")
+    with pytest.raises(IncompatibleSchema, match="before 0005"):
+        await check_pool(pool)
+    await pool.close()
+
+
+async def test_a_replica_starts_while_the_database_is_away(caplog):
+    away = f"postgresql://brain:x@127.0.0.1:{free_port()}/brain"
+    pool = await open_pool(away, 2, 0)
+    await check_pool(pool)
+    check_before(away)
+    assert caplog.text.count("is not known") == 2
+    await pool.close()
