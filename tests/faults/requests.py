@@ -35,12 +35,17 @@ class Request:
     @property
     def refused(self) -> bool:
         """Whether it was certainly not carried out."""
-        return all(call.outcome == "refused" for call in self.calls)
+        return all(_untouched(call) for call in self.calls)
 
     @property
     def began(self) -> float:
-        carried = [call.began for call in self.calls if call.outcome != "refused"]
+        carried = [call.began for call in self.calls if not _untouched(call)]
         return min(carried or (call.began for call in self.calls))
+
+
+def _untouched(call: Operation) -> bool:
+    """Refused, and not because what it had made was deleted before it was answered."""
+    return call.outcome == "refused" and call.http != 404
 
 
 def requests_of(operations: Iterable[Operation]) -> list[list[Request]]:
