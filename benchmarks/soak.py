@@ -88,6 +88,14 @@ async def _soak(service: Brain, chosen: argparse.Namespace) -> tuple[list[dict[s
     return samples, load.answers
 
 
+class Unfinished(Exception):
+    """A stream ended without what was waited for; its last event is named."""
+
+    def __init__(self, seen: bytes) -> None:
+        named = seen.rpartition(b"event: ")[2].split(b"\n", 1)[0].decode()
+        super().__init__(f"ended with {named or 'nothing'}")
+
+
 class Mixed:
     """The load. `answers` counts what was done by kind, and what went wrong by status or error."""
 
@@ -122,6 +130,8 @@ class Mixed:
             self.answers[kind] += 1
         except aiohttp.ClientResponseError as error:
             self.answers[f"{kind}: {error.status}"] += 1
+        except Unfinished as error:
+            self.answers[f"{kind}: {error}"] += 1
         except (aiohttp.ClientError, TimeoutError, LookupError, ValueError) as error:
             self.answers[f"{kind}: {type(error).__name__}"] += 1
 
@@ -141,7 +151,7 @@ class Mixed:
                 if until in seen:
                     break
             else:
-                raise ValueError("the stream ended without what was waited for")
+                raise Unfinished(seen)
         whole = seen[: seen.rindex(b"\n\n")] if b"\n\n" in seen else seen
         return whole[whole.rindex(b"id: ") + 4 :].split(b"\n", 1)[0].decode()
 
@@ -153,8 +163,8 @@ class Mixed:
         last = await self._send(conversation, b"event: message.delta")
         path = f"/api/v1/turns/{last.split('/')[0]}/events"
         async with self._session.get(path, headers={"last-event-id": last}, raise_for_status=True) as answer:
-            if b"event: turn.completed" not in await answer.read():
-                raise ValueError("the resumed stream did not complete")
+            if b"event: turn.completed" not in (rest := await answer.read()):
+                raise Unfinished(rest)
         return True
 
     async def _cancel(self, conversation: str) -> bool:
