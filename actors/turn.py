@@ -110,11 +110,13 @@ class LiveTurn:
         entries, doubtful = self.known(outcome), list(self.unanswered)
         if outcome.unanswered is not None:
             doubtful.append(outcome.unanswered)
-        elif not entries:
+        if not entries and outcome.unanswered is None:
+            if not doubtful:
+                return unjournalled()
             entries, doubtful = dict(enumerate(doubtful, 1)), []
-        if not entries and not doubtful:
-            return unjournalled()
-        free = [n for n in range(1, max(entries, default=0) + 1) if n not in entries]
+        if 1 not in entries:
+            return None
+        free = [n for n in range(1, max(entries) + 1) if n not in entries]
         if len(doubtful) == 1 and len(free) < 2:
             entries[free[0] if free else len(entries) + 1] = doubtful[0]
         elif doubtful or free:

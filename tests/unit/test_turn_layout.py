@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from actors.turn import LiveTurn
+from actors.turn import LiveTurn, unjournalled
 from domain.commands import UnfinishedTurn
 from domain.events import ACCEPTED, DELTA, INTENT, MODEL, Entry
 from domain.generation import Outcome
@@ -49,10 +49,14 @@ def live_turn() -> LiveTurn:
     return LiveTurn.of(UnfinishedTurn(turn, message, "m", {}, live=True, understand=True))
 
 
-@given(streams(), st.integers(0, 20))
-async def test_the_layout_begins_with_all_that_readers_may_have_had(writes: list[Write], more: int) -> None:
+@given(streams(), st.integers(0, 20), st.booleans())
+async def test_the_layout_begins_with_all_that_readers_may_have_had(
+    writes: list[Write], more: int, opened: bool
+) -> None:
+    """Not `opened`: nobody answered the opening, so that the owner does not know of it."""
     live, told, length = live_turn(), [{"type": ACCEPTED}, {"type": MODEL, **OPENING[1][1]}], more
-    live.note(1, OPENING)
+    if opened:
+        live.note(1, OPENING)
     stream: list[Entry] = list(told)
     deltas: list[tuple[int, int]] = []
     unanswered: Entry | None = None
@@ -63,14 +67,19 @@ async def test_the_layout_begins_with_all_that_readers_may_have_had(writes: list
             stream.append(entry)
         if write.owner and write.answered:
             live.note(len(stream), [(INTENT, {"intent": "x"})])
-        elif write.owner:
+        elif write.owner and live.n:
             live.doubt([(INTENT, {"intent": "x"})])
+        elif write.owner:
+            continue
         elif write.answered:
             deltas.append((len(stream), write.length))
         else:
             unanswered = write.length
     outcome = Outcome("completed", "t" * length, deltas=tuple(deltas), unanswered=unanswered)
     layout = live.layout(outcome)
+    if not opened:
+        assert layout in (None, unjournalled())
+        return
     if layout is None:
         event("nobody knows")
         assert sum(not write.answered for write in writes) == 2
