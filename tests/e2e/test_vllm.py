@@ -78,7 +78,7 @@ def test_a_streamed_conversation_is_stored_as_it_was_seen_and_counted(brain: Bra
 
 def test_a_lost_connection_is_taken_up_again(brain: Brain) -> None:
     conversation = brain.conversation()
-    stream = brain.stream(conversation, "hello", **says(400)).deltas(3)
+    stream = brain.stream(conversation, "hello", **says(3000)).deltas(2)  # a busy machine sends large ones
     stream.leave()
     seen = list(stream.finish().events)
     rest = brain.events(stream.turn, seen[-1]["id"]).finish()
