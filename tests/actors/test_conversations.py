@@ -118,13 +118,14 @@ async def test_a_dead_hosts_generation_goes_on_and_is_finished_by_the_next_owner
 async def test_the_next_owner_looks_for_a_generation_where_its_models_are(world, key):
     """A local model's own replicas run it: they are found by the model, and one of them by the conversation."""
     first = await world.host()
-    accepted = await first.send(make_send(key, "once", model=SLOW))
+    long = "mock,n=150,itl=25"  # it still runs when the lease is over, on a busy machine too
+    accepted = await first.send(make_send(key, "once", model=long))
     await eventually(lambda: _said(world, key, accepted.turn.id, 3))
     await world.kill(first)
     await world.host()
     await eventually(lambda: _replied(world, key))
     asked, *joined = [one for one in world.llm.asked if one.turn_id == accepted.turn.id]
-    assert joined and {(one.model, one.chain, one.session) for one in joined if one.join} == {(SLOW, (), asked.session)}
+    assert joined and {(one.model, one.chain, one.session) for one in joined if one.join} == {(long, (), asked.session)}
 
 
 async def test_the_old_owner_of_a_running_turn_is_fenced_and_says_so(world, key):
