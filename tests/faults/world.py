@@ -34,8 +34,8 @@ class World:
 
 
 @contextmanager
-def service(seed: int, tree: Path = ROOT) -> Iterator[World]:
-    """`brain up` in a folder of its own, of the source in `tree`."""
+def service(seed: int, tree: Path = ROOT, room: int = ROOM) -> Iterator[World]:
+    """`brain up` in a folder of its own, of the source in `tree`. `room`: see `ROOM`."""
     with tempfile.TemporaryDirectory(prefix="verify-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -43,7 +43,7 @@ def service(seed: int, tree: Path = ROOT) -> Iterator[World]:
         shim = Shim(folder)
         database, journal = (Proxy(_port(data, of), seed) for of in ("postgres", "redis"))
         memory = psutil.virtual_memory()
-        share = min(0.95, (memory.total - memory.available + ROOM) / memory.total)
+        share = min(0.95, (memory.total - memory.available + room) / memory.total)
         environment = {
             **shim.environment,
             "PYTHONPATH": f"{tree}:{shim.environment['PYTHONPATH']}",  # first: the caller's has a source of its own

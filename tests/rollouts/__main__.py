@@ -18,6 +18,8 @@ from tests.nodes import report, trial
 from tests.rollouts.scenarios import SCENARIOS
 from tests.rollouts.service import Service
 
+ROOM = 12 << 30  # bytes: for a while two services stand there
+
 
 def main() -> int:
     """0: nothing contradicts a sequential conversation, and no request failed. 1: else."""
@@ -47,7 +49,7 @@ def main() -> int:
         folder.chmod(0o755)
         kept = chosen.keep or folder
         kept.mkdir(parents=True, exist_ok=True)
-        world = stack.enter_context(whole(seed))
+        world = stack.enter_context(whole(seed, room=ROOM))
         catalog = yaml.safe_load(Path(world.brain.arguments[-1]).read_text())
         service = Service(world.brain, folder, world.provider, catalog)
         front = trial.Front(world.brain.url, world.brain.key)
