@@ -19,7 +19,6 @@ from tests.rollouts.scenarios import SCENARIOS
 from tests.rollouts.service import Service
 
 
-
 def main() -> int:
     """0: nothing contradicts a sequential conversation, and no request failed. 1: else."""
     parser = argparse.ArgumentParser(prog="python -m tests.rollouts", description=__doc__)
