@@ -15,7 +15,7 @@ from actors.turn import LiveTurn, unjournalled
 from actors.window import Window
 from domain.context import Remembered, estimate_tokens
 from domain.conversation import ConversationKey
-from domain.errors import BrainError, JournalUnavailable
+from domain.errors import BrainError, JournalRefused, JournalUnavailable
 from domain.events import ACCEPTED, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
@@ -115,6 +115,8 @@ class TurnRun:
         known = live.n if events[0][0] in (ACCEPTED, RESET) else max(live.n, 1)
         try:
             n = await self.parts.journal.append(self.key.tenant, live.id, live.attempt, events, known, self.epoch)
+        except JournalRefused:
+            n = None
         except JournalUnavailable:
             n = None
             if live.n > 0 or events[0][0] == RESET:  # else nobody follows this stream

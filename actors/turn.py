@@ -8,7 +8,7 @@ from typing import Any
 
 from domain.commands import Accepted, Ended, UnfinishedTurn
 from domain.errors import BrainError
-from domain.events import ACCEPTED, DELTA, MODEL, Entry, Layout
+from domain.events import ACCEPTED, DELTA, MODEL, RESET, Entry, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ledger import Charge
 from domain.message import Intent
@@ -105,7 +105,8 @@ class LiveTurn:
 
         One event of which nobody knows whether the journal took it has one place: the hole among the others, or
         behind them. If it was taken it stands there, and if it was not, readers are told so from the layout. An
-        opening's events stand first, if at all, and the owner's next ones were taken only behind them.
+        opening's events stand first, if at all, and the owner's next ones were taken only behind them; twice said, they
+        stand nobody knows where.
         """
         entries, doubtful = self.known(outcome), list(self.unanswered)
         if outcome.unanswered is not None:
@@ -114,12 +115,14 @@ class LiveTurn:
             if not doubtful:
                 return unjournalled()
             entries, doubtful = dict(enumerate(doubtful, 1)), []
-        if 1 not in entries:
-            return None
-        free = [n for n in range(1, max(entries) + 1) if n not in entries]
+        free = [n for n in range(1, max(entries, default=0) + 1) if n not in entries]
+        place = free[0] if free else len(entries) + 1
         if len(doubtful) == 1 and len(free) < 2:
-            entries[free[0] if free else len(entries) + 1] = doubtful[0]
+            entries[place] = doubtful[0]
         elif doubtful or free:
+            return None
+        said_later = outcome.unanswered is not None and place < max((n for n, _ in outcome.deltas), default=0)
+        if said_later or [_opens(entries[n]) for n in sorted(entries)].count(True) != 1 or not _opens(entries[1]):
             return None
         layout = [entries[n] for n in sorted(entries)]
         rest = len(outcome.text) - sum(entry for entry in layout if isinstance(entry, int))
@@ -129,6 +132,10 @@ class LiveTurn:
         """Forget what the attempt before said."""
         self.attempt, self.n, self.said, self.unanswered = self.attempt + 1, 0, {}, []
         self.prefix, self.spoken, self.calls, self.sides = "", {}, (), ()
+
+
+def _opens(entry: Entry) -> bool:
+    return isinstance(entry, dict) and entry["type"] in (ACCEPTED, RESET)
 
 
 def entry_of(event: tuple[str, dict[str, Any]]) -> Entry:

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, TypeVar
 
 from deployments.providers.reading import merged
-from domain.errors import JournalUnavailable
+from domain.errors import JournalRefused, JournalUnavailable
 from domain.events import CANDIDATE_DELTA, MODEL, Entry
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Journal
@@ -164,6 +164,7 @@ class Recording:
         try:
             told = await call
         except JournalUnavailable as error:
+            self._answered = isinstance(error, JournalRefused)
             log.warning("%s: %s", self._request.name, error)
         except Exception:
             log.exception("%s: the journal failed", self._request.name)

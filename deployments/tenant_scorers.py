@@ -79,11 +79,17 @@ class TenantScorers:
         if found is None:
             held.content, held.scorer = b"", None
             return
-        content = hashlib.sha256(repr((found.embedder, *found.quantiles)).encode() + found.artefact).digest()
+        told = repr((embedder, found.embedder, *found.quantiles))
+        content = hashlib.sha256(told.encode() + found.artefact).digest()
         if content == held.content:  # a version may come again with another artefact: the database was put back
             return
-        held.content, held.scorer = content, None
-        if found.embedder != embedder:
-            raise ValueError(f"it was trained with the embedder {found.embedder}, and {embedder} runs here")
-        scorer = await asyncio.to_thread(from_bytes, found.artefact)
-        held.scorer = Ranked(scorer, checked(found.quantiles))
+        try:
+            if found.embedder != embedder:
+                raise ValueError(f"it was trained with the embedder {found.embedder}, and {embedder} runs here")
+            scorer: Scorer | None = Ranked(
+                await asyncio.to_thread(from_bytes, found.artefact), checked(found.quantiles)
+            )
+        except ValueError:
+            held.content, held.scorer = content, None
+            raise
+        held.content, held.scorer = content, scorer

@@ -120,3 +120,7 @@ class GenerationTimeout(GenerationError):
 
 class JournalUnavailable(Unavailable):
     """The journal of running streams cannot be reached."""
+
+
+class JournalRefused(JournalUnavailable):
+    """It answered, and takes nothing: it is full, or only to be read."""

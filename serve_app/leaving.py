@@ -81,7 +81,7 @@ def _listen(leaving: Leaving) -> object:
 
 @dataclass(frozen=True, slots=True)
 class HostsUntil:
-    """`domain.ports.Hosts` while there is time. The turns go on, and whoever comes again finds them by their key."""
+    """`domain.ports.Hosts` while there is time. The turns go on, and whoever comes again with their key finds them."""
 
     hosts: Hosts
     leaving: Leaving

@@ -9,6 +9,7 @@ whoever had it before, and only stood still, says nothing more.
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from domain.errors import JournalUnavailable
+from domain.errors import JournalRefused, JournalUnavailable
 from domain.events import DELTA, TERMINAL, Event
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Progress
@@ -93,7 +94,8 @@ class RedisJournal:
     async def progress(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> Progress:
         key = stream_key(tenant, turn_id, attempt)
         if epoch:
-            await self._script("own", key, epoch, self._ttl)
+            with suppress(JournalRefused):  # then nobody's events are taken, and what is there can be read
+                await self._script("own", key, epoch, self._ttl)
         try:
             entries, alive = await asyncio.gather(
                 self._pipeline.send("XRANGE", key, "-", "+"), self._pipeline.send("EXISTS", key + ":claim")
@@ -128,13 +130,13 @@ class RedisJournal:
         except NoScriptError:
             return await self._evaluate(name, key, *args)
         except ResponseError as error:
-            raise JournalUnavailable(str(error)) from error
+            raise JournalRefused(str(error)) from error
 
     async def _evaluate(self, name: str, key: str, *args: Any) -> Any:
         try:
             return await self._pipeline.send("EVAL", _SCRIPTS[name], *_keys(key), *args)
         except ResponseError as error:
-            raise JournalUnavailable(str(error)) from error
+            raise JournalRefused(str(error)) from error
 
 
 def _keys(key: str) -> tuple[int, str, str, str]:

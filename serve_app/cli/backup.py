@@ -66,8 +66,8 @@ def restore(
 ) -> None:
     """Put back what `brain backup` saved to FILE. The service must be stopped.
 
-    The file is verified first; whatever fails, the database stays as it was. The schema is brought to this version, and
-    no earlier owner of a conversation can write afterwards. Secrets in FILE go to the data folder: the embedded
+    The file is verified first; what fails then leaves the database as it was. The schema is brought to this version,
+    and no earlier owner of a conversation can write afterwards. Secrets in FILE go to the data folder: the embedded
     database's, or the one that --data names.
     """
     from storage.backup.read import open_backup
@@ -86,18 +86,23 @@ def restore(
         def work(url: str) -> None:
             from redis import RedisError
 
-            from serve_app.embedded.kept_secrets import put_back as put_back_secrets
+            from serve_app.embedded import kept_secrets
             from storage.backup.journals import forget_journals
 
             began = time.monotonic()
-            done = put_back(url, found, replace, progress)
             if folder is not None:
-                put_back_secrets(folder, found.secrets)
+                kept_secrets.check(found.secrets)
+            done = put_back(url, found, replace, progress)
             if redis_url is not None:
                 try:
                     forget_journals(redis_url, done.tenants)
                 except RedisError as error:
-                    raise Refusal(f"all was restored but Redis ({error}): empty it before a start") from error
+                    raise Refusal(f"all was restored, but not Redis ({error}): empty it before a start") from error
+            if folder is not None:
+                try:
+                    kept_secrets.put_back(folder, found.secrets)
+                except OSError as error:
+                    raise Refusal(f"all was restored but the secrets ({error}): try again with --replace") from error
             manifest = found.manifest
             lines.append(
                 f"restored what was at {manifest.at:%Y-%m-%d %H:%M:%S %Z}: {_holds(manifest)};"
@@ -105,6 +110,8 @@ def restore(
             )
             if found.secrets and folder is None:
                 lines.append("its secrets were left out: --data names a folder for them")
+            if settings.admin_url is not None and redis_url is None:
+                lines.append("empty the service's Redis before a start: BRAIN_REDIS_URL names none")
 
         with_database(data, work, alone=True)
     typer.echo("\n".join(lines))

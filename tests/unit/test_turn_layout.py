@@ -103,6 +103,8 @@ async def test_an_opening_that_was_not_answered_stands_first_if_at_all() -> None
         {"type": INTENT, "intent": "x"},
     ]
     assert live.layout(Outcome("completed", "text", unanswered=4)) is None
+    live.doubt(opening)
+    assert live.layout(Outcome("completed", "text")) is None, "it was said twice"
     assert live.layout(Outcome("completed", "text", deltas=((3, 4),))) is None
     live.note(3, [(DELTA, {"text": "text"})])
     assert live.layout(Outcome("completed", "text")) is None
