@@ -5,7 +5,6 @@ defects are planted in `planted.py`, where every order of two hosts is tried.
 """
 
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.brain import ROOT
 from tests.faults import campaign
 from tests.faults.checker import check
 from tests.faults.faults import FAULTS
 from tests.faults.violations import Violation
+from tests.source_copy import copy_source, edit
 
-PACKAGES = ("adapters", "actors", "benchmarks", "configs", "deployments", "domain", "serve_app", "storage", "tests")
 SECONDS, CLIENTS, SEED = 20.0, 16, 1
 
 
@@ -100,13 +98,9 @@ def planted(defect: Defect) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="planted-") as name:
         tree = Path(name)
         tree.chmod(0o755)
-        for package in PACKAGES:
-            shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+        copy_source(tree, "tests")
         for path, right, wrong in defect.edits:
-            text = (tree / path).read_text()
-            if text.count(right) != 1:
-                raise ValueError(f"{path} has {right!r} {text.count(right)} times")
-            (tree / path).write_text(text.replace(right, wrong))
+            edit(tree / path, right, wrong)
         yield tree
 
 

@@ -1,12 +1,10 @@
 """Releases of the service's code: copies of the source, each in a folder of its own, changed where a test wants it."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.brain import ROOT
+from tests.source_copy import copy_source, edit
 
-PACKAGES = ("actors", "adapters", "benchmarks", "configs", "deployments", "domain", "serve_app", "storage")
 SEND, CONTENT = "    reserve: Decimal | None = None\n", "content=body.content,\n"
 INSERT = "(tenant_id, id, user_id, title, metadata, system_prompt)"
 VALUES = "VALUES ($1, $2, $3, $4, $5, $6)"
@@ -58,8 +56,7 @@ def release(folder: Path, version: str) -> Release:
     Its ingresses say one thing more to hosts than those before.
     """
     tree = folder / f"release-{version}"
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_source(tree)
     edit(tree / "domain" / "commands.py", SEND, f"{SEND}    release: str | None = None\n")
     edit(tree / "serve_app" / "ingress" / "sends.py", CONTENT, f'{CONTENT}        release="{version}",\n')
     metadata = tree / f"chat_brain-{version}.dist-info" / "METADATA"
@@ -92,14 +89,6 @@ def contracted(folder: Path, version: str, before: str) -> Release:
     )
     _migrate(made, "Contract.", CONTRACTION, EXPANSION, (EXPANSION, before), up, down)
     return made
-
-
-def edit(path: Path, right: str, changed: str) -> None:
-    """Raises ValueError where what is to be replaced does not stand exactly once."""
-    text = path.read_text()
-    if text.count(right) != 1:
-        raise ValueError(f"{path} has {right!r} {text.count(right)} times")
-    path.write_text(text.replace(right, changed))
 
 
 def _migrate(made: Release, title: str, revision: str, before: str, fits: tuple[str, str], up: str, down: str) -> None:
