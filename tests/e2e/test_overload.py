@@ -103,5 +103,6 @@ async def test_a_flood_is_refused_quickly_and_a_quiet_tenant_is_served(
             assert time.monotonic() < deadline, "still refused long after the flood"
             await asyncio.sleep(0.2)
         assert "event: turn.completed" in answer.text
+        assert (await quiet.delete(f"/api/v1/conversations/{mine}")).status_code == 200
         refused = [line for line in (await http.get("/metrics")).text.splitlines() if "admission_refused_total" in line]
         assert any(float(line.rsplit(" ", 1)[1]) > 0 for line in refused if not line.startswith("#"))
