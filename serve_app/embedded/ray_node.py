@@ -125,6 +125,7 @@ class RayNode:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
             "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # each time round takes 4 ms of an idle machine
+            "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a dead proxy is replaced after three of these, not 3 x 10 s
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(files / "haproxy"),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
