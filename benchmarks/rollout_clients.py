@@ -58,7 +58,8 @@ async def _client(
             ask = _kept if target.keeps else _plain
             text = await ask(session, target, thread, prompt, tokens, seen)
         except LOST as error:
-            seen.fail(type(error).__name__)
+            status = f" {error.status}" if isinstance(error, aiohttp.ClientResponseError) else ""
+            seen.fail(type(error).__name__ + status)
             await asyncio.sleep(0.5)
         else:
             if text != expected_text(prompt, tokens):
@@ -71,7 +72,7 @@ async def _plain(
     asked = target.request(f"mock,n={tokens},itl={GAP_MS}", prompt, thread, streamed=True)
     async with session.post(asked.url, headers=asked.headers, data=asked.body) as answer:
         if answer.status != 200:
-            raise aiohttp.ClientError(str(answer.status))
+            raise aiohttp.ClientResponseError(answer.request_info, (), status=answer.status)
         text, last = "", time.monotonic()
         async for line in answer.content:
             last = _heard(seen, last)
