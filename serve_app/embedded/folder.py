@@ -11,20 +11,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from serve_app.embedded.refusal import Refusal
+from storage.private_file import new_file
 
 
 def write_private(path: Path, text: str) -> None:
     """Replace a file at once; only its owner can ever read it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 600
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with new_file(path) as file:
+        file.write(text.encode())
 
 
 class DataFolder:

@@ -1,41 +1,18 @@
 """The file of a backup: members of a tar archive, streamed, so that memory does not grow with them."""
 
 import gzip
-import os
 import tarfile
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import IO, BinaryIO
 
 from storage.backup import Damaged
 
 PIECE = 8 << 20  # bytes of a member, at the most
 CHUNK = 1 << 18  # bytes read at once
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears at `path` when it is complete and on the disk, or never; only its owner can read it."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # made with mode 600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextmanager

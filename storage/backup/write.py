@@ -12,9 +12,10 @@ import psycopg
 from psycopg import sql
 
 from storage.backup import BackupRefused, Progress, silent
-from storage.backup.archive import archive, new_file, pieces
+from storage.backup.archive import archive, pieces
 from storage.backup.manifest import NAME, Manifest, Table
 from storage.backup.tables import SCHEMA, filtered, qualified, sequences, tables
+from storage.private_file import new_file
 
 # What a value is written as must not depend on the login that writes it.
 _SETTINGS = (
