@@ -1,21 +1,29 @@
 """`python -m tests.faults`, also as `brain verify`: a campaign of faults, and the verdict on what its clients saw."""
 
 import argparse
+import faulthandler
+import math
 import re
+import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.faults import campaign, report, summary
+from tests.faults import campaign, evidence, report, summary
 from tests.faults.checker import check
 from tests.faults.faults import FAULTS, HEAVY, OF_THE_SYSTEM
 from tests.faults.history import History
 from tests.faults.sabotage import DEFECTS, find
 from tests.servers.command import run
 from tests.servers.given import servers
+
+LATE = 900.0  # seconds for a campaign's start, its end and the check, beside what its clients work
+EVERY = 15.0  # seconds between two lines of progress
 
 
 def main() -> int:
@@ -59,9 +67,10 @@ def main() -> int:
     faults = OF_THE_SYSTEM if servers() else FAULTS
     faults = () if chosen.without_faults else faults + (HEAVY if chosen.ray else ())
     faults = tuple(one for one in faults if re.search(chosen.only, one.name))
-    with console.status("starting the service") as status:
-        result = campaign.run(chosen.seconds, seed, chosen.clients, faults, status.update)
-        status.update("checking")
+    with overdue(chosen.seconds + LATE), _telling(console) as told:
+        told("starting the service")
+        result = campaign.run(chosen.seconds, seed, chosen.clients, faults, told)
+        told("checking")
         began = time.monotonic()
         violations = check(result.history)
         checked = time.monotonic() - began
@@ -72,7 +81,9 @@ def main() -> int:
         report.write(chosen.report, result, violations)
     lost = [one for one in result.injected if one.recovered is None and one.ended]
     if lost:
-        console.print(f"The service did not come back after: {' and '.join(lost[0].names)}")
+        place = Path(f"logs-{seed}")
+        evidence.keep(result.logs, place)
+        console.print(f"The service did not come back after: {' and '.join(lost[0].names)}; its logs: {place}")
     if chosen.history or violations:
         path = chosen.history or Path(f"history-{seed}.jsonl")
         path.write_bytes(b"\n".join(result.history.lines()) + b"\n")
@@ -88,13 +99,50 @@ def _planted(only: str, console: Console) -> int:
     for defect in DEFECTS:
         if not re.search(only, defect.name):
             continue
-        with console.status(f"planting: {defect.name}") as status:
-            verdict = find(defect, status.update)
+        with overdue(LATE), _telling(console) as told:
+            told(f"planting: {defect.name}")
+            verdict = find(defect, told)
         names = Counter(one.name for one in verdict.violations)
         found = ", ".join(f"{name} ({number})" for name, number in names.most_common()) or "NOT FOUND"
         console.print(f"{verdict.seconds:4.0f} s  {defect.name}: {found}", markup=False)
         missed += not names
     return int(missed > 0)
+
+
+@contextmanager
+def _telling(console: Console) -> Iterator[Callable[[str], None]]:
+    """What is being done: at once on a terminal, else a line now and then."""
+    if console.is_terminal:
+        with console.status("") as status:
+            yield status.update
+        return
+    began, last = time.monotonic(), -EVERY
+
+    def told(said: str) -> None:
+        nonlocal last
+        now = time.monotonic() - began
+        if now - last >= EVERY:
+            last = now
+            print(f"{now:5.0f} s  {said}", flush=True)
+
+    yield told
+
+
+@contextmanager
+def overdue(seconds: float) -> Iterator[None]:
+    """What takes longer has its stacks printed and ends, so that nobody waits for ever for a campaign."""
+
+    def end(*_: object) -> None:
+        faulthandler.dump_traceback()
+        raise TimeoutError(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(math.ceil(seconds))
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 if __name__ == "__main__":

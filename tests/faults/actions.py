@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from domain.events import TERMINAL
@@ -19,6 +20,10 @@ LONG = 40  # messages of a conversation, after which it is left alone
 PATIENCE = 120.0  # seconds that a client goes on asking for one thing
 WAITS = (0.05, 0.6)  # seconds between two tries
 FAULTY = ("fault=cut,at=3", "fault=truncate,at=3", "status=500,times=1,per=message", "fault=error_event,at=2")
+
+
+class Stranded(Exception):
+    """There is nothing that a client could work on."""
 
 
 @dataclass(slots=True)
@@ -54,16 +59,18 @@ class Client:
         weights = [weight for weight, _ in actions]
         while time.monotonic() < self.until:
             (_, action) = self._drawn.choices(actions, weights)[0]
-            await action()
+            with suppress(Stranded):
+                await action()
 
     async def _conversation(self) -> str:
         open_ones = [name for name, number in self._shared.sent.items() if number < LONG]
         if len(open_ones) < MOST and (not open_ones or self._drawn.random() < 0.2):
             call = await self._asked(lambda last: self._caller.create(self._key("create"), last))
-            if call is None:
-                return self._drawn.choice(open_ones) if open_ones else await self._conversation()
-            self._shared.sent[call.conversation] = 0
-            return call.conversation
+            if call is not None:
+                self._shared.sent[call.conversation] = 0
+                return call.conversation
+            if not open_ones:
+                raise Stranded("no conversation could be created")
         return self._drawn.choice(open_ones)
 
     async def _send(self) -> None:

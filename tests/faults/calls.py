@@ -15,7 +15,7 @@ from domain.turn import TurnStatus
 from tests.faults.history import Kind, Message, Operation, TurnState, event_of
 
 PAGE = 8  # messages a page: conversations have several
-PATIENCE = 60.0  # seconds for an answer; for streams, without a byte
+PATIENCE = 60.0  # seconds for an answer; of a stream, for its next event
 LOST = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 GATEWAY = (502, 504)  # of a failed turn
 
@@ -110,8 +110,9 @@ class Caller:
         events: list[Event] = []
         times: list[float] = []
         done = call
+        patience = asyncio.timeout(PATIENCE)
         try:
-            async with self._http.request(method, path, json=body, headers=headers) as told:
+            async with patience, self._http.request(method, path, json=body, headers=headers) as told:
                 if told.status != 200:
                     done = _answered(_told(call, told), told.status, json.loads(await told.read()))
                 else:
@@ -120,13 +121,14 @@ class Caller:
                         if line.startswith(b"data: "):
                             events.append(event_of(json.loads(line[6:])))
                             times.append(time.monotonic())
+                            patience.reschedule(asyncio.get_running_loop().time() + PATIENCE)
                             if enough is not None and len(events) >= enough:
                                 done = replace(done, left=True)
                                 break
                     else:
                         done = replace(done, outcome="ok")
         except LOST:
-            pass
+            done = replace(done, silent=patience.expired() and done.http == 200)
         done = replace(done, ended=time.monotonic(), events=tuple(events), times=tuple(times))
         self._record(done)
         return done

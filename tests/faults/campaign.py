@@ -15,6 +15,7 @@ import httpx
 from benchmarks.mock_spec import parse_model, reply_tokens
 from domain.turn import TurnStatus
 from tests.e2e.brain import ROOT
+from tests.faults import evidence
 from tests.faults.actions import Client, Shared
 from tests.faults.calls import Caller
 from tests.faults.faults import Fault
@@ -36,13 +37,15 @@ class Place(Protocol):
 
 @dataclass(slots=True)
 class Result:
-    """`seconds`: how long clients worked. `calls`: how often the provider was asked, by message."""
+    """`seconds`: how long clients worked. `calls`: how often the provider was asked, by message. `logs`: the ends of a
+    service's that did not come back, by name; nothing more was asked of it then."""
 
     seed: int
     seconds: float
     history: History = field(default_factory=History)
     injected: list[Injected] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
+    logs: dict[str, bytes] = field(default_factory=dict)
 
 
 def run(
@@ -64,8 +67,11 @@ def run(
         asyncio.run(work(brain, result, clients, injector, told))
         result.injected = injector.injected
         thread.join(180)
-        told("reading what is left")
-        asyncio.run(settle(brain, result.history))
+        if injector.gave_up:
+            result.logs = evidence.collect(brain)
+        else:
+            told("reading what is left")
+            asyncio.run(settle(brain, result.history))
         result.calls = httpx.get(world.provider.removesuffix("/v1") + "/stats").json()["by_user"]
     provided(result)
     return result

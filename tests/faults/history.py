@@ -62,7 +62,7 @@ class Operation:
     `unknown`, it may have happened (a time limit, a broken connection, 5xx). The error that tells of a failed turn
     (502 or 504 with the turn's id in `error.param`) is `ok`, and `turn` is that turn. A stream is `ok` if the service
     ended it; its events count in any case. `retry_after`: the seconds that the answer asked to wait.
-    `left`: the client went away from the stream.
+    `left`: the client went away from the stream; `silent`: because it told nothing more, and did not end.
 
     Asked: `key` is the Idempotency-Key, `options` what the body held beside `content` and `stream`, `retry_of` the call
     that this one repeats (for people), `turn_id` or `message_id` what was named, `after` the Last-Event-ID. Where no
@@ -82,6 +82,7 @@ class Operation:
     code: str | None = None
     retry_after: float | None = None
     left: bool = False
+    silent: bool = False
     key: str | None = None
     content: str = ""
     options: dict[str, Any] = field(default_factory=dict)

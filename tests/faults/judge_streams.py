@@ -1,5 +1,6 @@
 """Each stream by itself: where it starts, that it leaves out and repeats nothing, and how it ends."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -8,6 +9,8 @@ from tests.faults.facts import Facts
 from tests.faults.history import Operation
 from tests.faults.sweep import largest_before
 from tests.faults.violations import Violation
+
+SLOW = 20.0  # seconds after a turn's end within which its streams tell it
 
 
 def place_of(event: Event) -> Position:
@@ -19,6 +22,8 @@ def judge_streams(facts: Facts) -> Iterator[Violation]:
     for call in facts.history.operations:
         if call.events:
             yield from _events(call)
+        if call.silent:
+            yield from _silent(facts, call)
         if call.kind == "stream":
             resumed[call.turn_told].append(call)
     for turn, calls in resumed.items():
@@ -60,6 +65,13 @@ def _events(call: Operation) -> Iterator[Violation]:
         before, ended = place, event.type in TERMINAL
         if event.type == INTENT:
             intents.add(event.attempt)
+
+
+def _silent(facts: Facts, call: Operation) -> Iterator[Violation]:
+    ended = min((one.ended for one in facts.observed[call.turn_told] if one.rank == 2), default=math.inf)
+    if call.ended - ended > SLOW and call.conversation not in facts.deletable:
+        said = f"{call.turn_told} had ended {call.ended - ended:.0f} s before its reader left"
+        yield Violation("stream_silent", said, (call.id,))
 
 
 def _endless(facts: Facts, turn: str, calls: list[Operation]) -> Iterator[Violation]:

@@ -48,6 +48,7 @@ NAMES = {
     "event_differs": "one event was told in two ways",
     "stream_behind": "a stream tells of an older attempt than was known when it began",
     "stream_without_end": "a stream of an ended turn stops before the turn's end",
+    "stream_silent": "a stream goes on telling nothing although its turn has ended",
     "text_differs": "what was streamed is not what is stored",
     "text_not_provided": "the reply is not what the provider sent",
     # deletion

@@ -42,6 +42,7 @@ ANEW = call(7, "regenerate", message_id="msg_4", turn=NEWER, user_message=HO)
 OTHER = message(5, "turn_3", "assistant", "anew")
 DELETED = both(also(call(8, "delete")), gone)
 LOOK = call(7, "look", turn_id="turn_1", turn=DONE)
+BROKEN: dict[str, Any] = {"turn_id": "turn_1", "events": (E1, E2), "ended": 75.0, "outcome": "unknown"}
 READ_AGAIN = call(7, "stream", turn_id="turn_1", events=EVENTS)
 SECOND = (
     E1,
@@ -133,6 +134,7 @@ DEFECTS: dict[str, tuple[Change, Change]] = {
     "event_differs": (also(READ_AGAIN), streamed(E1, E2, E4, replace(E3, n=4), E5)),
     "stream_behind": (TWICE, streamed(E1, E2, E3)),
     "stream_without_end": (nothing, streamed(E1, E2, E3)),
+    "stream_silent": (also(call(7, "stream", **BROKEN)), also(call(7, "stream", silent=True, **BROKEN))),
     "text_differs": (nothing, streamed(E1, E2, E3, event(1, 4, DELTA, text=" B"), E5)),
     "text_not_provided": (nothing, provided("turn_1", "a", "c")),
     "deleted_came_back": (DELETED, also(call(9, "read", messages=FOUR))),
