@@ -63,6 +63,7 @@ class Middle:
             yield event
 
 
+@serve.ingress(api)  # where the module is imported: replicas take the route's function from there
 class Ingress:
     """The HTTP side."""
 
@@ -88,7 +89,7 @@ def application(url: str, key: str) -> serve.Application:
     }
     proxy = serve.deployment(Proxy, **options).bind(url, key)
     middle = serve.deployment(Middle, num_replicas=2, **options).bind(proxy)
-    ingress = serve.deployment(serve.ingress(api)(Ingress), num_replicas=2, **options)
+    ingress = serve.deployment(Ingress, num_replicas=2, **options)
     return ingress.bind(middle)
 
 

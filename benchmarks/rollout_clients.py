@@ -16,16 +16,27 @@ from benchmarks.targets import ChatCompletions, data_of
 GAP_MS = 20
 LENGTHS = (50, 1000)  # tokens of a reply: 1 to 20 s
 LOST = (aiohttp.ClientError, TimeoutError, OSError)
+BROKEN = 5  # connections in a row without an answer, after which a client gives up
+
+
+class Refused(Exception):
+    """An answer that is no reply: its status, and what it says first."""
+
+    @classmethod
+    async def of(cls, answer: aiohttp.ClientResponse) -> "Refused":
+        return cls(f"{answer.status} {(await answer.text())[:100]!r}")
 
 
 @dataclasses.dataclass(slots=True)
 class Seen:
     """`failed`: replies that a client did not get as the provider said them. `again`: answers that said when to come
-    again. `resumed`: streams that broke and went on. `longest`: seconds without a byte, of replies that were got."""
+    again. `repeated`: messages sent once more under their key, after a broken connection. `resumed`: streams that
+    broke and went on. `longest`: seconds without a byte, of replies that were got."""
 
     replies: int = 0
     failed: int = 0
     again: int = 0
+    repeated: int = 0
     resumed: int = 0
     longest: float = 0.0
     why: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -57,9 +68,11 @@ async def _client(
         try:
             ask = _kept if target.keeps else _plain
             text = await ask(session, target, thread, prompt, tokens, seen)
+        except Refused as error:
+            seen.fail(str(error))
+            await asyncio.sleep(0.5)
         except LOST as error:
-            status = f" {error.status}" if isinstance(error, aiohttp.ClientResponseError) else ""
-            seen.fail(type(error).__name__ + status)
+            seen.fail(type(error).__name__)
             await asyncio.sleep(0.5)
         else:
             if text != expected_text(prompt, tokens):
@@ -72,7 +85,7 @@ async def _plain(
     asked = target.request(f"mock,n={tokens},itl={GAP_MS}", prompt, thread, streamed=True)
     async with session.post(asked.url, headers=asked.headers, data=asked.body) as answer:
         if answer.status != 200:
-            raise aiohttp.ClientResponseError(answer.request_info, (), status=answer.status)
+            raise await Refused.of(answer)
         text, last = "", time.monotonic()
         async for line in answer.content:
             last = _heard(seen, last)
@@ -87,7 +100,7 @@ async def _kept(
     root = f"{target.conversations}".removesuffix("/conversations")
     body = {"content": prompt, "model": f"mock,n={tokens},itl={GAP_MS}", "stream": True}
     headers = {"authorization": f"Bearer {target.key}", "idempotency-key": prompt}
-    text, last_id, last = "", "", time.monotonic()
+    text, last_id, last, broken = "", "", time.monotonic(), 0
     while True:
         if last_id:
             seen.resumed += 1
@@ -102,7 +115,7 @@ async def _kept(
                     await asyncio.sleep(float(answer.headers["retry-after"]))
                     continue
                 if answer.status != 200:
-                    raise aiohttp.ClientResponseError(answer.request_info, (), status=answer.status)
+                    raise await Refused.of(answer)
                 async for line in answer.content:
                     last = _heard(seen, last)
                     if not (data := data_of(line)):
@@ -112,11 +125,11 @@ async def _kept(
                     text = "" if event["type"] == "turn.reset" else text + event.get("text", "")
                     if event["type"] in FINAL:
                         return text
-        except aiohttp.ClientResponseError:
-            raise
         except LOST:
-            if not last_id:
-                raise
+            if not last_id:  # whether it was taken is not known: it is asked again under its key
+                seen.repeated += 1
+                if (broken := broken + 1) > BROKEN:
+                    raise
         await asyncio.sleep(0.05)
 
 

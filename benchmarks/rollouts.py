@@ -42,10 +42,10 @@ def roll_out(chosen: argparse.Namespace, console: Console) -> None:
             config = _with_plain(_deployed(service)["deployed_app_config"], provider)
             _roll(service, config, 0)
             seen, seconds = run(_work(service, config, chosen))
-    table = Table("", "replies", "failed", "told to come again", "resumed", "longest silence, s", "why")
+    table = Table("", "replies", "failed", "told to come again", "sent again", "resumed", "longest silence, s", "why")
     for label, one in zip(ROWS, seen, strict=True):
         why = ", ".join(f"{number} × {what}" for what, number in one.why.items())
-        counts = (one.replies, one.failed, one.again, one.resumed)
+        counts = (one.replies, one.failed, one.again, one.repeated, one.resumed)
         table.add_row(label, *map(str, counts), f"{one.longest:.1f}", why)
     console.print(table)
     console.print(f"rollouts: {', '.join(f'{one:.0f} s' for one in seconds)}")
