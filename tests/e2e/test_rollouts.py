@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def service(brain, work_folder, provider, config) -> Iterator[Service]:
-    service = Service(brain, work_folder, provider, yaml.safe_load(config.read_text()), pause=2.0)
+    service = Service(brain, work_folder, provider, yaml.safe_load(config.read_text()), calls=60)
     yield service
     service.rolled(service.config())
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,14 @@ ON_EVERY_NODE = ("Ingress", "ConversationHost", "HostedLLM")
 
 @dataclass(slots=True)
 class Service:
-    """`base`: the folder of everything. `provider`: the mock's URL."""
+    """`base`: the folder of everything. `provider`: the mock's URL. `worked`: how many calls of clients have ended."""
 
     space: Space
     base: Path
     stores: Stores
     provider: str
     started: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+    worked: Callable[[], int] = lambda: 0
 
     @property
     def head(self) -> Machine:

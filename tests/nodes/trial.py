@@ -24,7 +24,9 @@ Told = Callable[[str], None]
 
 
 class Provided(Protocol):
-    """What scenarios act on. `provider`: the mock's URL."""
+    """What scenarios act on. `provider`: the mock's URL. `worked`: how many calls of clients have ended."""
+
+    worked: Callable[[], int]
 
     @property
     def provider(self) -> str: ...
@@ -61,6 +63,7 @@ class Trial:
 
 def run(service: Place, front: Front, scenario: Scenario[Place], seed: int, clients: int, told: Told) -> Trial:
     result = campaign.Result(seed, 0.0)
+    service.worked = lambda: len(result.history.operations)
     began, ended = asyncio.run(_work(service, front, result, scenario, clients, told))
     told(f"{scenario.name}: reading what is left")
     asyncio.run(campaign.settle(front, result.history))

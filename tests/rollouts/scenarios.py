@@ -1,7 +1,6 @@
 """What is rolled out while clients work, and what has to be seen from outside before it counts as done."""
 
 import copy
-import time
 from collections.abc import Callable
 
 from storage.compatibility import shipped
@@ -19,7 +18,7 @@ def hosts(*numbers: int) -> Callable[[Service], None]:
     def act(service: Service) -> None:
         for number in numbers:
             service.rolled(service.config(replicas={HOSTS: number}))
-            time.sleep(service.pause)
+            service.pause()
 
     return act
 
@@ -31,7 +30,7 @@ def user_config(service: Service) -> None:
     for catalog, status in ((changed, 200), (service.catalog, 404)):
         service.rolled(service.config(catalog=catalog))
         service.reached("/v1/models/rolled-out", lambda found, _, wanted=status: found == wanted)
-        time.sleep(service.pause)
+        service.pause()
 
 
 def code(service: Service) -> None:
@@ -41,7 +40,7 @@ def code(service: Service) -> None:
     for config, version in ((service.config(changed), changed.version), (service.config(), before)):
         service.rolled(config)
         service.versions(version)
-        time.sleep(service.pause)
+        service.pause()
 
 
 def hasty_code(service: Service) -> None:
@@ -50,7 +49,7 @@ def hasty_code(service: Service) -> None:
     changed = release(service.folder, "0.1.2")
     for config in (service.config(changed, grace=HASTE), service.config(grace=HASTE)):
         service.rolled(config)
-        time.sleep(service.pause)
+        service.pause()
     service.rolled(service.config())
 
 
@@ -63,7 +62,7 @@ def schema(service: Service) -> None:
     assert "run `brain db upgrade` first" in words, words
     service.versions(before)
     service.migrate(following, "upgrade")  # expand: the old code runs on it
-    time.sleep(service.pause)
+    service.pause()
     for config, version in (
         (service.config(following), following.version),
         (service.config(), before),
@@ -71,7 +70,7 @@ def schema(service: Service) -> None:
     ):
         service.rolled(config)
         service.versions(version)
-        time.sleep(service.pause)
+        service.pause()
     assert service.brain.sql("SELECT 1 FROM brain.conversations WHERE made_by = %s LIMIT 1", following.version)
     service.migrate(last, "upgrade")  # contract: the old code would fail on it
     words = service.refused(service.config())
@@ -80,7 +79,7 @@ def schema(service: Service) -> None:
     service.rolled(service.config(last))
     service.versions(last.version)
     assert service.brain.sql("SELECT revision FROM brain.schema_compatibility()") == [(CONTRACTION,)]
-    time.sleep(service.pause)
+    service.pause()
 
 
 SCENARIOS = (

@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,16 @@ class RolloutFailed(Exception):
 class Service:
     """`folder`: for files. `provider`: the mock's URL. `catalog`: providers and routing as at the start.
 
-    `pause`: seconds that clients work between two steps. `serves`: the `runtime_env` of the code that was rolled out
-    last.
+    `calls`: how many calls of clients end between two steps, `worked`: how many have ended. `serves`: the `runtime_env`
+    of the code that was rolled out last.
     """
 
     brain: Brain
     folder: Path
     provider: str
     catalog: dict[str, Any]
-    pause: float = 3.0
+    calls: int = 200
+    worked: Callable[[], int] = lambda: 0
     serves: dict[str, Any] = field(default_factory=dict)
 
     def config(
@@ -94,6 +96,11 @@ class Service:
 
         wait_until(done, PATIENCE, 0.5, what="the rollout")
         self.serves = application.get("runtime_env", {})
+
+    def pause(self) -> None:
+        """Let clients work on what there is now."""
+        until = self.worked() + self.calls
+        wait_until(lambda: self.worked() >= until, PATIENCE, 0.05, what=f"{self.calls} calls of clients")
 
     def refused(self, config: dict[str, Any]) -> str:
         """Deploy what must fail; Serve's words."""
