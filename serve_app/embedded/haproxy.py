@@ -1,10 +1,13 @@
-"""The program that Ray Serve starts as HAProxy: it closes what Serve's configuration leaves open, then becomes HAProxy.
+"""The program that Ray Serve starts as HAProxy: it edits Serve's configuration, then becomes HAProxy.
 
 Serve's template binds the ports of metrics and statistics on every interface, and passes on headers that Serve itself
-obeys. The program edits the configuration that it is given in place (Serve finds its HAProxy by that path), so it is
-plain sh and sed: it runs at every reload.
+obeys. It sends requests over connections that a replica may be closing at that moment, and then answers "500 Internal
+Server Error": here each request has a connection of its own, and one whose connection ends without an answer is sent
+again where that is safe. The program edits the configuration that it is given in place (Serve finds
+its HAProxy by that path), so it is plain sh and sed: it runs at every reload.
 """
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from shlex import quote
@@ -18,6 +21,14 @@ OBEYED_BY_SERVE = (
     "serve_multiplexed_model_id",
     "serve-multiplexed-model-id",
 )
+SAFE_AGAIN = "METH_GET or { req.hdr(idempotency-key) -m found }"
+RETRY_ON = "conn-failure empty-response"  # the second one only what is safe again
+NO_ANSWER = {
+    "message": "no part of the service answered; ask again, with the same Idempotency-Key if the request had one",
+    "type": "service_unavailable",
+    "param": None,
+    "code": "unavailable",
+}
 SCRIPT = """\
 #!/bin/sh
 # Written at every start of `brain up`.
@@ -33,22 +44,45 @@ exec {binary} "$@"
 """
 
 
-def script(host: str, port: int, binary: Path | None = None) -> str:
-    """The program's text. `host`: where the API's frontend binds; all other ports stay on loopback."""
-    bind = f"    bind {host}:{port}"
-    removals = [f"    http-request del-header {name}" for name in OBEYED_BY_SERVE]
-    removals.append("    http-request del-header x-serve- -m beg")
-    frontend = "\\\n".join([bind, *removals])
+def script(host: str, port: int, answer: Path, binary: Path | None = None) -> str:
+    """The program's text. `host`: where the API's frontend binds; all other ports stay on loopback. `answer`: a file,
+    what clients are told where no replica answers."""
+    frontend = [
+        f"bind {host}:{port}",
+        *(f"http-request del-header {name}" for name in OBEYED_BY_SERVE),
+        "http-request del-header x-serve- -m beg",
+        f"http-request disable-l7-retry unless {SAFE_AGAIN}",
+        "option http-buffer-request",  # a body that came piece by piece could not be sent again
+        "http-after-response set-header x-request-id %[uuid()] unless { res.hdr(x-request-id) -m found }",
+    ]
+    rules = "\\\n".join(f"    {rule}" for rule in frontend)
     edits = [
         r"s/^\( *bind \)\*\{0,1\}:\([0-9][0-9]*\)$/\1127.0.0.1:\2/",
-        f"/^frontend http_frontend/,/^ *bind /s/^ *bind .*$/{frontend}/",
+        f"/^frontend http_frontend/,/^ *bind /s/^ *bind .*$/{rules}/",
+        "s/^\\( *\\)http-reuse always$/\\1http-reuse never\\\n\\1option http-server-close/",
+        rf"s|^\( *errorfile 50[234]\) .*$|\1 {answer}|",
     ]
     return SCRIPT.format(edits=" ".join(f"-e {quote(edit)}" for edit in edits), binary=quote(str(binary or bundled())))
 
 
-def write_program(path: Path, host: str, port: int) -> None:
-    path.write_text(script(host, port))
+def write_program(path: Path, host: str, port: int, binary: Path | None = None) -> None:
+    answer = path.with_name("unavailable.http")
+    answer.write_bytes(no_answer())
+    path.write_text(script(host, port, answer, binary))
     path.chmod(0o700)
+
+
+def no_answer() -> bytes:
+    """The whole response, as HAProxy's `errorfile` wants it."""
+    body = json.dumps({"error": NO_ANSWER}).encode()
+    head = (
+        "HTTP/1.1 503 Service Unavailable",
+        "content-type: application/json",
+        f"content-length: {len(body)}",
+        "cache-control: no-store",
+        "retry-after: 1",
+    )
+    return "\r\n".join((*head, "", "")).encode() + body
 
 
 def bundled() -> Path:

@@ -136,6 +136,7 @@ class RayNode:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["haproxy_metrics"]),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["haproxy_stats"]),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_HAPROXY_RETRY_ON": haproxy.RETRY_ON,
             # HAProxy turns to this port while no replica is up: two instances must not share it
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["fallback_http"]),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports["fallback_grpc"]),

@@ -1,59 +1,170 @@
 """The program in HAProxy's place, run over a configuration as Serve renders it."""
 
+import socket
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from serve_app.embedded import haproxy
+from tests.conftest import free_port, wait_until
 
 RENDERED = """\
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+    option redispatch 1
+    retry-on conn-failure empty-response
+    errorfile 502 /nowhere/500.http
+    errorfile 503 /nowhere/500.http
+    errorfile 504 /nowhere/500.http
 frontend prometheus
     bind :{metrics}
     mode http
 frontend http_frontend
     bind 127.0.0.1:{port}
-    http-request return status 200 content-type text/plain string "success" if TRUE
+    use_backend app
+backend app
+    # Enable HTTP connection reuse for better performance
+    http-reuse always
+    server one 127.0.0.1:{replica}
 listen stats
   bind *:{stats}
   stats enable
 """
 
+LENGTH = b"content-length:"
+
+
+class Replica:
+    """Answers each request with its body, and leaves the connection open; `dropping`: so many it ends unanswered."""
+
+    def __init__(self) -> None:
+        self.dropping = self.connections = self.requests = 0
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with suppress(ConnectionError), connection, connection.makefile("rb") as lines:
+            while head := b"".join(iter(lines.readline, b"\r\n")):
+                length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(LENGTH)), 0)
+                body = lines.read(length)
+                self.requests += 1
+                if self.dropping:
+                    self.dropping -= 1
+                    return
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+
+    def close(self) -> None:
+        with suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+    def __enter__(self) -> "Replica":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 @pytest.fixture
-def edited(tmp_path: Path) -> str:
+def replica() -> Iterator[Replica]:
+    with Replica() as replica:
+        yield replica
+
+
+@pytest.fixture
+def config(tmp_path: Path, replica: Replica) -> Path:
+    """As Serve renders it, once the program has run over it."""
     echo = tmp_path / "real"
     echo.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     echo.chmod(0o700)
     config = tmp_path / "with space" / "haproxy.cfg"
     config.parent.mkdir()
-    config.write_text(RENDERED.format(metrics=12001, port=8000, stats=12002))
+    ports = {"metrics": free_port(), "port": free_port(), "stats": free_port(), "replica": replica.port}
+    config.write_text(RENDERED.format(**ports))
     program = tmp_path / "haproxy"
-    program.write_text(haproxy.script("0.0.0.0", 8000, echo))
-    program.chmod(0o700)
+    haproxy.write_program(program, "127.0.0.2", ports["port"], echo)
     run = subprocess.run([program, "-db", "-f", config, "-dR"], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["-db", "-f", str(config), "-dR"]
     assert [path.name for path in config.parent.iterdir()] == ["haproxy.cfg"]
-    return config.read_text()
+    return config
 
 
-def test_only_the_frontend_listens_beyond_loopback(edited: str) -> None:
-    binds = [line.strip() for line in edited.splitlines() if line.strip().startswith("bind")]
-    assert binds == ["bind 127.0.0.1:12001", "bind 0.0.0.0:8000", "bind 127.0.0.1:12002"]
+@pytest.fixture
+def running(config: Path) -> Iterator[str]:
+    """The edited configuration in HAProxy; the API's address."""
+    process = subprocess.Popen([haproxy.bundled(), "-db", "-f", config], stderr=subprocess.PIPE, text=True)
+    address = next(line.split()[1] for line in config.read_text().splitlines() if "bind 127.0.0.2" in line)
+    host, port = address.split(":")
+
+    def listens() -> bool:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(port))) == 0
+
+    try:
+        wait_until(listens, what="HAProxy")
+        yield f"http://{address}"
+    finally:
+        process.kill()
+        process.wait()
 
 
-def test_headers_that_serve_obeys_are_removed_first(edited: str) -> None:
-    frontend = edited.split("frontend http_frontend\n")[1].splitlines()
+def test_only_the_frontend_listens_elsewhere(config: Path) -> None:
+    binds = [line.strip() for line in config.read_text().splitlines() if line.strip().startswith("bind")]
+    assert [bind.rsplit(":", 1)[0] for bind in binds] == ["bind 127.0.0.1", "bind 127.0.0.2", "bind 127.0.0.1"]
+
+
+def test_headers_that_serve_obeys_are_removed_first(config: Path) -> None:
+    frontend = config.read_text().split("frontend http_frontend\n")[1].splitlines()
     rules = [line.strip() for line in frontend if line.strip().startswith("http-request")]
     removed = rules[: len(haproxy.OBEYED_BY_SERVE) + 1]
     assert all(rule.startswith("http-request del-header") for rule in removed)
-    assert rules[len(removed)].startswith("http-request return")
+    assert not any(rule.startswith("http-request del-header") for rule in rules[len(removed) :])
 
 
-def test_haproxy_takes_the_edited_configuration(edited: str, tmp_path: Path) -> None:
-    config = tmp_path / "checked.cfg"
-    config.write_text(
-        "defaults\n  timeout connect 5s\n  timeout client 5s\n  timeout server 5s\n  mode http\n" + edited
-    )
-    checked = subprocess.run([haproxy.bundled(), "-c", "-f", config], capture_output=True, text=True, check=False)
-    assert checked.returncode == 0, checked.stderr
+def test_each_request_has_a_connection_of_its_own(running: str, replica: Replica) -> None:
+    with httpx.Client(base_url=running) as client:
+        assert [client.post("/", content=b"x").status_code for _ in range(3)] == [200] * 3
+    assert replica.connections == 3
+
+
+def test_a_request_without_an_answer_is_sent_again_where_that_is_safe(running: str, replica: Replica) -> None:
+    with httpx.Client(base_url=running) as client:
+        replica.dropping = 1
+        assert client.post("/", content=b"x", headers={"idempotency-key": "k"}).text == "x"
+        replica.dropping = 1
+        assert client.get("/").status_code == 200
+    assert replica.requests == 4
+
+
+def test_a_request_that_may_have_been_carried_out_is_not_sent_again(running: str, replica: Replica) -> None:
+    replica.dropping = 1
+    answer = httpx.post(running, content=b"x")
+    assert (answer.status_code, replica.requests) == (503, 1)
+    assert answer.headers["retry-after"] == "1"
+    assert len(answer.headers["x-request-id"]) > 30
+    assert answer.json()["error"]["code"] == "unavailable"
+
+
+def test_where_nobody_listens_the_answer_is_the_same(running: str, replica: Replica) -> None:
+    replica.close()
+    answer = httpx.post(running, content=b"x")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
