@@ -15,7 +15,6 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import IngressSettings, Parts
-from serve_app.leaving import HostsUntil, watched
 from serve_app.process import prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -64,7 +63,7 @@ class IngressReplica:
         self._breakers.start()
         self.parts = Parts(
             reader=PostgresReader(self._pool),
-            hosts=HostsUntil(HandleHosts(host), watched()),
+            hosts=HandleHosts(host),
             follower=self._follower,
             llm=HandleLanguageModel(llm, places(local)),
             embedder=HandleEmbedder(embedder),

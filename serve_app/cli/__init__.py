@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from serve_app.cli import backup, bench, chat_command, db, route, settings_command, up
+from serve_app.cli import backup, bench, chat_command, db, haproxy_command, route, settings_command, up
 from serve_app.embedded.refusal import Refusal
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(db.app, name="db")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(route.app, name="route")
+app.command("haproxy")(haproxy_command.haproxy)
 app.command("settings")(settings_command.settings)
 app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
 app.command("verify", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.verify)

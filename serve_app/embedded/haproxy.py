@@ -22,7 +22,6 @@ OBEYED_BY_SERVE = (
     "serve-multiplexed-model-id",
 )
 SAFE_AGAIN = "METH_GET or { req.hdr(idempotency-key) -m found }"
-RETRY_ON = "conn-failure empty-response"  # the second one only what is safe again
 NO_ANSWER = {
     "message": "no part of the service answered; ask again, with the same Idempotency-Key if the request had one",
     "type": "service_unavailable",
@@ -31,7 +30,7 @@ NO_ANSWER = {
 }
 SCRIPT = """\
 #!/bin/sh
-# Written at every start of `brain up`.
+# Written by `brain up` and `brain haproxy`.
 config= previous=
 for argument in "$@"; do
   [ "$previous" = -f ] && config=$argument
@@ -44,32 +43,34 @@ exec {binary} "$@"
 """
 
 
-def script(host: str, port: int, answer: Path, binary: Path | None = None) -> str:
-    """The program's text. `host`: where the API's frontend binds; all other ports stay on loopback. `answer`: a file,
-    what clients are told where no replica answers."""
+def script(answer: Path, bind: tuple[str, int] | None = None, binary: Path | None = None) -> str:
+    """The program's text. `answer`: a file, what clients get where no replica answers. `bind`: host and port of the
+    API's frontend, and all other ports stay on loopback; without, they are where Serve's configuration has them."""
     frontend = [
-        f"bind {host}:{port}",
         *(f"http-request del-header {name}" for name in OBEYED_BY_SERVE),
         "http-request del-header x-serve- -m beg",
         f"http-request disable-l7-retry unless {SAFE_AGAIN}",
         "option http-buffer-request",  # a body that came piece by piece could not be sent again
         "http-after-response set-header x-request-id %[uuid()] unless { res.hdr(x-request-id) -m found }",
     ]
-    rules = "\\\n".join(f"    {rule}" for rule in frontend)
+    rules = "\\\n".join(["    bind {}:{}".format(*bind) if bind else "&", *(f"    {rule}" for rule in frontend)])
     edits = [
-        r"s/^\( *bind \)\*\{0,1\}:\([0-9][0-9]*\)$/\1127.0.0.1:\2/",
         f"/^frontend http_frontend/,/^ *bind /s/^ *bind .*$/{rules}/",
         "s/^\\( *\\)http-reuse always$/\\1http-reuse never\\\n\\1option http-server-close/",
+        "s/^\\( *retry-on conn-failure\\)$/\\1 empty-response/",
         rf"s|^\( *errorfile 50[234]\) .*$|\1 {answer}|",
     ]
+    if bind:
+        edits.insert(0, r"s/^\( *bind \)\*\{0,1\}:\([0-9][0-9]*\)$/\1127.0.0.1:\2/")
     return SCRIPT.format(edits=" ".join(f"-e {quote(edit)}" for edit in edits), binary=quote(str(binary or bundled())))
 
 
-def write_program(path: Path, host: str, port: int, binary: Path | None = None) -> None:
-    answer = path.with_name("unavailable.http")
+def write_program(path: Path, bind: tuple[str, int] | None = None, binary: Path | None = None) -> None:
+    """Write the program, and what it needs beside it."""
+    answer = path.with_name(f"{path.name}-503")
     answer.write_bytes(no_answer())
-    path.write_text(script(host, port, answer, binary))
-    path.chmod(0o700)
+    path.write_text(script(answer, bind, binary))
+    path.chmod(0o755)
 
 
 def no_answer() -> bytes:

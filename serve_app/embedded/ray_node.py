@@ -46,7 +46,7 @@ class RayNode:
             (self.runtime / name).mkdir(exist_ok=True, mode=0o700)  # Ray opens its own folder to everyone
         if os.geteuid() == 0:
             self.runtime.chmod(0o711)  # PostgreSQL's user passes through it to its socket
-        haproxy.write_program(self.runtime / "h" / "haproxy", self.host, self.port)
+        haproxy.write_program(self.runtime / "h" / "haproxy", (self.host, self.port))
         await asyncio.to_thread(self._forget_old_sessions)
         self.child = await Child.start(
             Command(
@@ -136,7 +136,6 @@ class RayNode:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["haproxy_metrics"]),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["haproxy_stats"]),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            "RAY_SERVE_HAPROXY_RETRY_ON": haproxy.RETRY_ON,
             # HAProxy turns to this port while no replica is up: two instances must not share it
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["fallback_http"]),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports["fallback_grpc"]),

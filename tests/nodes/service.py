@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import yaml
 
+from serve_app.embedded.haproxy import write_program
 from serve_app.embedded.serve_rest import DeployRefused, ServeRest, Unreachable
 from tests.conftest import wait_until
 from tests.e2e.brain import ROOT, clean_environment
@@ -153,12 +154,18 @@ class Service:
         return clean_environment(
             **given,
             RAY_AUTH_TOKEN_PATH=str(self.stores.token),
+            RAY_SERVE_HAPROXY_BINARY_PATH=str(self._haproxy()),
             BRAIN_DATABASE_URL=self.stores.database,
             BRAIN_REDIS_URL=self.stores.journal,
             BRAIN_DATA="/tmp/brain",
             MOCK_KEY="k",
             PYTHONPATH=os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
         )
+
+    def _haproxy(self) -> Path:
+        program = self.base / "haproxy"
+        write_program(program)
+        return program
 
     def _catalog(self) -> dict[str, Any]:
         models = [{"id": "small", "upstream": "mock,n=8"}, {"id": "mock*"}]

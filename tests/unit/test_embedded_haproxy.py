@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from serve_app.cli import app
 from serve_app.embedded import haproxy
 from tests.conftest import free_port, wait_until
 
@@ -20,7 +22,7 @@ defaults
     timeout client 5s
     timeout server 5s
     option redispatch 1
-    retry-on conn-failure empty-response
+    retry-on conn-failure
     errorfile 502 /nowhere/500.http
     errorfile 503 /nowhere/500.http
     errorfile 504 /nowhere/500.http
@@ -100,7 +102,7 @@ def config(tmp_path: Path, replica: Replica) -> Path:
     ports = {"metrics": free_port(), "port": free_port(), "stats": free_port(), "replica": replica.port}
     config.write_text(RENDERED.format(**ports))
     program = tmp_path / "haproxy"
-    haproxy.write_program(program, "127.0.0.2", ports["port"], echo)
+    haproxy.write_program(program, ("127.0.0.2", ports["port"]), echo)
     run = subprocess.run([program, "-db", "-f", config, "-dR"], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["-db", "-f", str(config), "-dR"]
     assert [path.name for path in config.parent.iterdir()] == ["haproxy.cfg"]
@@ -130,6 +132,19 @@ def running(config: Path) -> Iterator[str]:
 def test_only_the_frontend_listens_elsewhere(config: Path) -> None:
     binds = [line.strip() for line in config.read_text().splitlines() if line.strip().startswith("bind")]
     assert [bind.rsplit(":", 1)[0] for bind in binds] == ["bind 127.0.0.1", "bind 127.0.0.2", "bind 127.0.0.1"]
+
+
+def test_a_cluster_keeps_serves_ports_and_gets_the_rest(config: Path, tmp_path: Path) -> None:
+    rendered = RENDERED.format(metrics=9101, port=8000, stats=8404, replica=30000)
+    config.write_text(rendered)
+    done = CliRunner().invoke(app, ["haproxy", str(tmp_path / "program")])
+    assert done.exit_code == 0, done.output
+    subprocess.run([tmp_path / "program", "-c", "-f", config], check=True, capture_output=True)
+    edited = config.read_text()
+    assert [line for line in edited.splitlines() if "bind" in line] == [
+        line for line in rendered.splitlines() if "bind" in line
+    ]
+    assert "retry-on conn-failure empty-response" in edited and "http-reuse never" in edited
 
 
 def test_headers_that_serve_obeys_are_removed_first(config: Path) -> None:
