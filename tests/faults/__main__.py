@@ -83,6 +83,7 @@ def main() -> int:
     if lost:
         place = Path(f"logs-{seed}")
         evidence.keep(result.logs, place)
+        console.print(evidence.told(result.logs), markup=False)
         console.print(f"The service did not come back after: {' and '.join(lost[0].names)}; its logs: {place}")
     if chosen.history or violations:
         path = chosen.history or Path(f"history-{seed}.jsonl")

@@ -6,6 +6,7 @@ from serve_app.embedded.folder import DataFolder
 from tests.e2e.brain import Brain
 
 END = 64 << 10  # bytes of each
+LINES = 12
 
 
 def collect(brain: Brain) -> dict[str, bytes]:
@@ -20,6 +21,13 @@ def keep(logs: dict[str, bytes], place: Path) -> None:
     place.mkdir(exist_ok=True, mode=0o700)
     for name, text in logs.items():
         (place / name).write_bytes(text)
+
+
+def told(logs: dict[str, bytes]) -> str:
+    """The last lines of each, for whoever sees no more than what was printed."""
+    return "\n".join(
+        f"--- {name}\n" + "\n".join(text.decode(errors="replace").splitlines()[-LINES:]) for name, text in logs.items()
+    )
 
 
 def _end(path: Path) -> bytes:
