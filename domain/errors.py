@@ -99,6 +99,21 @@ class BudgetExceeded(BrainError):
     code = "budget_exceeded"
 
 
+class InvalidSlot(BrainError):
+    """This entity slot cannot be used."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "invalid_slot"
+
+    def __init__(self, slot: str, problem: str) -> None:
+        super().__init__(slot, problem)  # pickle rebuilds an exception from args
+        self.slot, self.problem = slot, problem
+
+    def __str__(self) -> str:
+        return f"slot {self.slot}: {self.problem}"
+
+
 class IllegalMove(BrainError):
     """A turn cannot make this move from the state it is in."""
 

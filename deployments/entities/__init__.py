@@ -1,0 +1,1 @@
+"""Slot values from a text: built-in kinds, patterns, and lists of names, with their offsets."""
