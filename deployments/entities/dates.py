@@ -11,9 +11,7 @@ from deployments.entities.regular import built_in
 _WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
 _WEEKDAY = r"(mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs?(?:day)?)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)"
 _FIXED = {
-    "the day after tomorrow": 2,
     "day after tomorrow": 2,
-    "the day before yesterday": -2,
     "day before yesterday": -2,
     "tomorrow": 1,
     "tmrw": 1,

@@ -7,7 +7,10 @@ from deployments.entities.candidates import Candidate, bounded
 from deployments.entities.regular import built_in
 
 _NAMES = "january february march april may june july august september october november december".split()
-MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
+    r"nov(?:ember)?|dec(?:ember)?)"
+)
 _ORDINALS = (
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
     "sixteenth seventeenth eighteenth nineteenth twentieth twenty-first twenty-second twenty-third twenty-fourth "
@@ -18,12 +21,13 @@ _DAY = rf"(?:\d{{1,2}}(?:st|nd|rd|th)?|{_ORDINAL})"
 _YEAR = r"(?:,?\s(\d{4}))?"
 _ISO = built_in(r"(\d{4})([-/.])(\d{1,2})[-/.](\d{1,2})")
 _NUMERIC = built_in(r"(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4}|\d{2})")
-_DAY_MONTH = built_in(rf"(?:the\s)?({_DAY})(?:\sof)?[\s-]({MONTH})\.?{_YEAR}")
+_DAY_MONTH = built_in(rf"({_DAY})(?:\sof)?[\s-]({MONTH})\.?{_YEAR}")
 _MONTH_DAY = built_in(rf"({MONTH})\.?\s(?:the\s)?({_DAY}){_YEAR}")
 _MONTH_YEAR = built_in(rf"({MONTH})\.?,?\s(?:of\s)?(\d{{4}})")
-_OF_MONTH = built_in(rf"(?:the\s)?(\d{{1,2}}(?:st|nd|rd|th)|{_ORDINAL})\sof\s(this|next|last)\smonth")
+_OF_MONTH = built_in(rf"(\d{{1,2}}(?:st|nd|rd|th)|{_ORDINAL})\sof\s(this|next|last)\smonth")
 _BARE = built_in(r"the\s(\d{1,2}(?:st|nd|rd|th))")
-_AFTER_BARE = frozenset(["", "of", "at", "in", "please", "and", "or", "to", "until", "till", "for", "with", "from", "if"])
+_AFTER_BARE = frozenset("of at in please and or to until till for with from if by around".split())
+_ENDS = ("", ".", ",", "?", "!", ";", ")")
 
 
 def day(year: int, month: int, number: int) -> date | None:
@@ -62,7 +66,7 @@ def written_dates(text: str, today: date, day_first: bool) -> Iterator[Candidate
         month = shifted(today.replace(day=1), {"this": 0, "next": 1, "last": -1}[m.group(2).lower()])
         yield from _at(text, m.span(), month and day(month.year, month.month, _number(m.group(1))))
     for m in _BARE.finditer(text):
-        if text[m.end() :].lstrip(" ,.;!?)").split(" ")[0].lower().strip(",.;!?") in _AFTER_BARE or text[m.end() : m.end() + 1] in ".,?!;":
+        if text[m.end() : m.end() + 1] in _ENDS or text[m.end() :].split(maxsplit=1)[0].lower() in _AFTER_BARE:
             yield from _at(text, m.span(), _next(_number(m.group(1)), today), 0.7)
 
 

@@ -9,15 +9,15 @@ from deployments.entities.regular import built_in
 
 _HOURS = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 _HALF = r"(?:\s?([ap])\.?\s?m\b\.?)"
-_PART = r"(?:\s(?:in the\s)?(morning|afternoon|evening)|\s(?:at\s)?(night))"
+_PART = r"(?:\s(?:in the\s)?(morning|afternoon|evening)|\s(?:at\s|in the\s)?(night))"
 _CLOCK = built_in(rf"(\d{{1,2}})[:h](\d{{2}})(?::\d{{2}})?(?:{_HALF}|{_PART})?")
 _DOTTED = built_in(rf"(\d{{1,2}})\.(\d{{2}}){_HALF}")
 _WHOLE = built_in(rf"(\d{{1,2}}|{_HOURS}){_HALF}")
-_O_CLOCK = built_in(rf"(\d{{1,2}}|{_HOURS})\s?o['’ ]?clock(?:{_HALF}|{_PART})?")
-_IN_PART = built_in(rf"(\d{{1,2}}|{_HOURS})\s(?:(?:in the|o'clock in the)\s(morning|afternoon|evening)|at\s(night))")
+_O_CLOCK = built_in(rf"(\d{{1,2}}|{_HOURS})\s?o['’\" ]?clock(?:{_HALF}|{_PART})?")
+_IN_PART = built_in(rf"(\d{{1,2}}|{_HOURS})\s(?:in the\s(morning|afternoon|evening)|(?:at|in the)\s(night))")
 _PART_FIRST = built_in(r"(morning|afternoon|evening|night)\s(?:at\s)?(\d{1,2})(?::(\d{2}))?")
 _SPOKEN = built_in(
-    rf"(half|(?:a\s)?quarter|(?:\d{{1,2}}|five|ten|twenty|twenty[ -]five)(?:\sminutes)?)\s(past|to|till|after)\s"
+    rf"(half|quarter|(?:\d{{1,2}}|five|ten|twenty|twenty[ -]five)(?:\sminutes)?)\s(past|to|till|after)\s"
     rf"(\d{{1,2}}|{_HOURS})(?:{_HALF}|{_PART})?"
 )
 _FIXED = built_in(r"noon|midday|midnight")
@@ -48,7 +48,7 @@ def _times(text: str) -> Iterator[Candidate]:
 
 
 def _spoken(text: str, match: Any) -> Iterator[Candidate]:
-    said = match.group(1).lower().removeprefix("a ").removesuffix(" minutes")
+    said = match.group(1).lower().removesuffix(" minutes")
     minutes = {"half": 30, "quarter": 15}.get(said, number(said))
     if minutes is None or not 0 < minutes < 60:
         return
@@ -71,5 +71,7 @@ def _at(text: str, match: Any, hour: str, minute: str, half: str | None, score: 
         hours = 0
     elif (part in ("p", "afternoon", "evening") and hours < 12) or (part == "night" and 5 < hours < 12):
         hours += 12
+    if text[start:end].lower().endswith(("am.", "pm.")):  # the dot is the sentence's
+        end -= 1
     if bounded(text, start, end):
         yield Candidate(start, end, f"{hours % 24:02}:{minutes:02}", score)
