@@ -91,12 +91,16 @@ def _slots(result: Score, title: str) -> Table:
 
 
 def _mistakes(extractor: Extractor, test: Sequence[Annotated], seeds: int) -> Table:
-    table = Table("words mistyped", "F1", "precision", "recall", title=f"Bitext, test part with typing mistakes ({seeds} seeds)")
+    table = Table(
+        "words mistyped", "F1", "precision", "recall", title=f"Bitext, test part with typing mistakes ({seeds} seeds)"
+    )
     for share in SHARES:
         scores = [score(extractor, mistyped(test, share, seed)) for seed in range(seeds)]
         f1 = [one.f1(ALL) for one in scores]
         spread = f" ± {stdev(f1):.4f}" if seeds > 1 else ""
-        precision, recall = (mean(rate(ALL) for rate in rates) for rates in zip(*((s.precision, s.recall) for s in scores), strict=True))
+        precision, recall = (
+            mean(rate(ALL) for rate in rates) for rates in zip(*((s.precision, s.recall) for s in scores), strict=True)
+        )
         table.add_row(f"{share:.0%}", f"{mean(f1):.4f}{spread}", f"{precision:.4f}", f"{recall:.4f}")
     return table
 

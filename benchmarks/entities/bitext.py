@@ -1,4 +1,4 @@
-"""Bitext's e-commerce utterances with their entities, split so that no template of the test part is in the training part.
+"""Bitext's e-commerce utterances with their entities, split so that the parts share no template.
 
 https://github.com/bitext/customer-support-intent-detection-training-dataset, CDLA-Sharing-1.0; read, never kept. All
 three published files count: their own split shares templates.

@@ -1,7 +1,7 @@
 """Dates, times and names in people's dialogues (Schema-Guided Dialogue), which nothing here was made for.
 
-Rastogi et al. 2020, arXiv:1909.05855; https://github.com/google-research-datasets/dstc8-schema-guided-dialogue, CC BY-SA
-4.0. Its dialogues take place on 1 March 2019.
+Rastogi et al. 2020, arXiv:1909.05855; https://github.com/google-research-datasets/dstc8-schema-guided-dialogue,
+CC BY-SA 4.0. Its dialogues take place on 1 March 2019.
 """
 
 import json

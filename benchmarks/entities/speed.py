@@ -11,8 +11,12 @@ from deployments.entities.gazetteer import Gazetteer
 from domain.slots import SlotDefinition, SlotValue
 from domain.understanding import EntityExtractor
 
-_SYLLABLES = "ba be bo ca da di do el fa fi ga go ha ka ki la le lo ma mi mo na ni no pa pe ra ri ro sa se ta ti to va vi xa zu".split()
-_KINDS = "shirt shoe jacket lamp chair table bottle keyboard mouse camera phone watch bag sofa knife carpet".split()
+_SYLLABLES_TEXT = (
+    "ba be bo ca da di do el fa fi ga go ha ka ki la le lo ma mi mo na ni no pa pe ra ri ro sa se ta ti to va vi xa zu"
+)
+_SYLLABLES = _SYLLABLES_TEXT.split()
+_KINDS_TEXT = "shirt shoe jacket lamp chair table bottle keyboard mouse camera phone watch bag sofa knife carpet"
+_KINDS = _KINDS_TEXT.split()
 
 
 @dataclass(frozen=True, slots=True)

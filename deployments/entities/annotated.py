@@ -28,8 +28,11 @@ class Annotated:
 
 
 def parse(marked: str) -> Annotated:
-    """`cancel order {{order_number: A-123}} for {{Person Name}}`: a value in its place, and a place alone. A slot's name
-    is in lower case, with "_" for what is neither letter nor digit. Raises ValueError for a mark without a name."""
+    """`cancel order {{order_number: A-123}} for {{Person Name}}`: a value in its place, and a place alone.
+
+    A slot's name is in lower case, with "_" for what is neither letter nor digit. Raises ValueError for a mark without
+    a name.
+    """
     text: list[str] = []
     length = done = 0
     spans: list[Span] = []

@@ -8,7 +8,7 @@ from deployments.entities.days import moved, shifted, written_dates
 from deployments.entities.numbers import SPOKEN, number
 from deployments.entities.regular import built_in
 
-_WEEKDAYS = "monday tuesday wednesday thursday friday saturday sunday".split()
+_WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 _WEEKDAY = r"(mon(?:day)?|tue(?:s(?:day)?)?|wed(?:nesday)?|thu(?:rs?(?:day)?)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)"
 _FIXED = {
     "day after tomorrow": 2,
@@ -24,7 +24,9 @@ _FIXED = {
 }
 _DAYS = built_in("|".join(_FIXED))
 _COUNT = rf"(a|an|\d{{1,4}}|{SPOKEN}|a couple of|a few)"
-_AHEAD = built_in(rf"(?:in|within)\s{_COUNT}\s(day|week|fortnight|month|year)s?|{_COUNT}\s(day|week|fortnight|month|year)s?\sfrom\s(?:now|today)")
+_AHEAD = built_in(
+    rf"(?:in|within)\s{_COUNT}\s(day|week|fortnight|month|year)s?|{_COUNT}\s(day|week|fortnight|month|year)s?\sfrom\s(?:now|today)"
+)
 _AGO = built_in(rf"{_COUNT}\s(day|week|fortnight|month|year)s?\s(?:ago|before today)")
 _NAMED = built_in(
     rf"(?:(this coming|this|next|last|coming|past)\s)?{_WEEKDAY}(?:\s(?:of\s)?(this|next|last)\sweek)?"
@@ -62,12 +64,12 @@ def _relative(text: str, today: date) -> Iterator[Candidate]:
         yield from _at(text, (start, end), found)
     for m in _PERIOD.finditer(text):
         if (period := _period(today, m.group(1).lower(), m.group(2).lower())) and bounded(text, *m.span()):
-            yield Candidate(*m.span(), period, 0.9)
+            yield Candidate(m.start(), m.end(), period, 0.9)
 
 
 def _at(text: str, span: tuple[int, int], found: date | None) -> Iterator[Candidate]:
     if found is not None and bounded(text, *span):
-        yield Candidate(*span, found.isoformat(), 0.95)
+        yield Candidate(span[0], span[1], found.isoformat(), 0.95)
 
 
 def _counted(said: str) -> int:
@@ -104,7 +106,7 @@ def _period(today: date, which: str, unit: str) -> str | None:
         return f"{today.year + step:04}"
     if unit == "month":
         month = shifted(today.replace(day=1), step)
-        return month and f"{month.year:04}-{month.month:02}"
+        return f"{month.year:04}-{month.month:02}" if month else None
     monday = moved(today, 7 * step - today.weekday())
     if monday is None:
         return None

@@ -6,16 +6,18 @@ from datetime import MAXYEAR, MINYEAR, date, timedelta
 from deployments.entities.candidates import Candidate, bounded
 from deployments.entities.regular import built_in
 
-_NAMES = "january february march april may june july august september october november december".split()
+_NAMES_TEXT = "january february march april may june july august september october november december"
+_NAMES = _NAMES_TEXT.split()
 MONTH = (
     r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|"
     r"nov(?:ember)?|dec(?:ember)?)"
 )
-_ORDINALS = (
-    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
-    "sixteenth seventeenth eighteenth nineteenth twentieth twenty-first twenty-second twenty-third twenty-fourth "
-    "twenty-fifth twenty-sixth twenty-seventh twenty-eighth twenty-ninth thirtieth thirty-first"
-).split()
+_ORDINALS_TEXT = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth "
+    "fifteenth sixteenth seventeenth eighteenth nineteenth twentieth twenty-first twenty-second twenty-third "
+    "twenty-fourth twenty-fifth twenty-sixth twenty-seventh twenty-eighth twenty-ninth thirtieth thirty-first"
+)
+_ORDINALS = _ORDINALS_TEXT.split()
 _ORDINAL = "|".join(sorted(_ORDINALS, key=len, reverse=True)).replace("-", "[ -]")
 _DAY = rf"(?:\d{{1,2}}(?:st|nd|rd|th)?|{_ORDINAL})"
 _YEAR = r"(?:,?\s(\d{4}))?"
@@ -26,7 +28,8 @@ _MONTH_DAY = built_in(rf"({MONTH})\.?\s(?:the\s)?({_DAY}){_YEAR}")
 _MONTH_YEAR = built_in(rf"({MONTH})\.?,?\s(?:of\s)?(\d{{4}})")
 _OF_MONTH = built_in(rf"(\d{{1,2}}(?:st|nd|rd|th)|{_ORDINAL})\sof\s(this|next|last)\smonth")
 _BARE = built_in(r"the\s(\d{1,2}(?:st|nd|rd|th))")
-_AFTER_BARE = frozenset("of at in please and or to until till for with from if by around".split())
+_AFTER_BARE_TEXT = "of at in please and or to until till for with from if by around"
+_AFTER_BARE = frozenset(_AFTER_BARE_TEXT.split())
 _ENDS = ("", ".", ",", "?", "!", ";", ")")
 
 
@@ -61,12 +64,13 @@ def written_dates(text: str, today: date, day_first: bool) -> Iterator[Candidate
         yield from _at(text, m.span(), _named(m.group(1), m.group(2), m.group(3), today))
     for m in _MONTH_YEAR.finditer(text):
         if bounded(text, *m.span()):
-            yield Candidate(*m.span(), f"{int(m.group(2)):04}-{_month(m.group(1)):02}", 0.9)
+            yield Candidate(m.start(), m.end(), f"{int(m.group(2)):04}-{_month(m.group(1)):02}", 0.9)
     for m in _OF_MONTH.finditer(text):
         month = shifted(today.replace(day=1), {"this": 0, "next": 1, "last": -1}[m.group(2).lower()])
         yield from _at(text, m.span(), month and day(month.year, month.month, _number(m.group(1))))
     for m in _BARE.finditer(text):
-        if text[m.end() : m.end() + 1] in _ENDS or text[m.end() :].split(maxsplit=1)[0].lower() in _AFTER_BARE:
+        following = text[m.end() : m.end() + 12].split(maxsplit=1)
+        if text[m.end() : m.end() + 1] in _ENDS or not following or following[0].lower() in _AFTER_BARE:
             yield from _at(text, m.span(), _next(_number(m.group(1)), today), 0.7)
 
 

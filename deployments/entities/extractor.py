@@ -17,6 +17,8 @@ from domain.errors import InvalidSlot
 from domain.slots import MOST_SLOTS, SlotDefinition
 from domain.understanding import Entity
 
+MOST_ENTITIES = 500
+
 
 @dataclass(frozen=True, slots=True)
 class _Said:
@@ -70,7 +72,7 @@ class Extractor:
         self._cues = Cues([slot.cues for slot in slots])
 
     def extract(self, text: str) -> list[Entity]:
-        """Of two that overlap the longer and surer one stays."""
+        """Of two that overlap the longer and surer one stays. The first MOST_ENTITIES of a text."""
         clean = searchable(text)
         said = _Said(clean, words(clean), Allowance(), self._today())
         starts, places = [word.start for word in said.words], self._cues.places(said.words)
@@ -80,7 +82,8 @@ class Extractor:
                 cue = bonus(rank, one.start, one.end, starts, places) if slot.cues else 0.0
                 if cue or not (slot.needs_cue or one.needs_cue):
                     candidates.append(replace(one, slot=slot.name, rank=rank, score=one.score + cue))
-        return [Entity(c.slot, c.value, text[c.start : c.end], c.start, c.end) for c in resolve(candidates)]
+        kept = resolve(candidates)[:MOST_ENTITIES]
+        return [Entity(c.slot, c.value, text[c.start : c.end], c.start, c.end) for c in kept]
 
 
 def _finder(slot: SlotDefinition, gazetteers: Mapping[str, Gazetteer], ordinary: Collection[str]) -> Finder:

@@ -85,9 +85,9 @@ class Gazetteer:
                 if (following := self._tree.get(node << 32 | step.token)) is None:
                     continue
                 reached.append((following, step.after, total))
-                if (value := self._ends.get(following)) is not None:
-                    if step.after not in best or best[step.after][0] > total:
-                        best[step.after] = (total, value)
+                named = self._ends.get(following)
+                if named is not None and (step.after not in best or best[step.after][0] > total):
+                    best[step.after] = (total, named)
         for after, (cost, place) in best.items():
             start, end = said[first].start, said[after - 1].end
             if bounded(text, start, end):

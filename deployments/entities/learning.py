@@ -102,7 +102,9 @@ def _finds(kind: Kind, texts: Sequence[str]) -> bool:
     return sum(whole) >= _MOSTLY * len(texts)
 
 
-def _guarded(slots: list[SlotDefinition], examples: Sequence[Annotated], ordinary: frozenset[str]) -> list[SlotDefinition]:
+def _guarded(
+    slots: list[SlotDefinition], examples: Sequence[Annotated], ordinary: frozenset[str]
+) -> list[SlotDefinition]:
     """Those with `needs_cue` where the examples show a name, or a whole slot, that often means something else."""
     extractor = Extractor(slots, ordinary=ordinary)
     right: Counter[tuple[str, str]] = Counter()
@@ -118,7 +120,9 @@ def _guarded(slots: list[SlotDefinition], examples: Sequence[Annotated], ordinar
             guarded.append(slot)
         elif slot.kind == "list":
             values = [
-                value.model_copy(update={"needs_cue": _doubtful(right[slot.name, value.value], wrong[slot.name, value.value])})
+                value.model_copy(
+                    update={"needs_cue": _doubtful(right[slot.name, value.value], wrong[slot.name, value.value])}
+                )
                 for value in slot.values
             ]
             guarded.append(slot.model_copy(update={"values": values}))

@@ -9,13 +9,14 @@ from deployments.entities.regular import built_in, spans
 from deployments.entities.words import Word
 from domain.slots import SlotValue
 
-_PLAIN = (
-    "amber apricot aqua azure beige black blue bronze brown burgundy charcoal coral cream crimson cyan emerald fuchsia "
-    "gold green indigo ivory khaki lavender lilac lime magenta maroon mauve mint mustard navy ochre olive orange peach "
-    "pink plum purple red rose ruby rust salmon sand sapphire scarlet silver tan taupe teal terracotta turquoise violet "
-    "white yellow"
-).split()
-_SHADED = "blue brown green orange pink purple red yellow".split()
+_PLAIN_TEXT = (
+    "amber apricot aqua azure beige black blue bronze brown burgundy charcoal coral cream crimson cyan emerald "
+    "fuchsia gold green indigo ivory khaki lavender lilac lime magenta maroon mauve mint mustard navy ochre olive "
+    "orange peach pink plum purple red rose ruby rust salmon sand sapphire scarlet silver tan taupe teal terracotta "
+    "turquoise violet white yellow"
+)
+_PLAIN = _PLAIN_TEXT.split()
+_SHADED = ["blue", "brown", "green", "orange", "pink", "purple", "red", "yellow"]
 _SYNONYMS = {
     "grey": ["gray"],
     "multicolour": ["multicolor", "multicoloured", "multicolored", "multi-colour", "multi-color"],
@@ -35,16 +36,21 @@ _VALUES = [SlotValue(value=name, synonyms=_SYNONYMS.get(name, [])) for name in (
 ]
 
 _LETTERS = r"(?:[2-6]?xs|[2-6]?xl|x{2,4}[sl]|small|medium|large|extra[ -](?:small|large)|extra[ -]extra[ -]large)"
-_SIZE = built_in(
-    rf"size\s?(?:is\s|:\s?)?((?:uk|us|eu)?\s?\d{{1,3}}(?:[.,/]\d{{1,2}})?|{_LETTERS}|s|m|l)"
-)
+_SIZE = built_in(rf"size\s?(?:is\s|:\s?)?((?:uk|us|eu)?\s?\d{{1,3}}(?:[.,/]\d{{1,2}})?|{_LETTERS}|s|m|l)")
 _LETTERED = built_in(_LETTERS)
 _REGIONAL = built_in(r"(?:uk|us|eu)\s?\d{1,2}(?:[.,]5)?")
 _MEASURED = built_in(
     r"\d{1,5}(?:[.,]\d{1,2})?(?:\s?[x×]\s?\d{1,5}(?:[.,]\d{1,2})?){0,2}[ -]?"
     r"(?:mm|cm|metres?|meters?|inch(?:es)?|in|ft|feet|ml|cl|litres?|liters?|oz|kg|grams?|lbs?|gb|tb|mb)|\d{1,3}(?:\.\d)?\""
 )
-_NAMES = {"small": "S", "medium": "M", "large": "L", "extra small": "XS", "extra large": "XL", "extra extra large": "XXL"}
+_NAMES = {
+    "small": "S",
+    "medium": "M",
+    "large": "L",
+    "extra small": "XS",
+    "extra large": "XL",
+    "extra extra large": "XXL",
+}
 
 
 @cache

@@ -5,11 +5,13 @@ from typing import Any
 from deployments.entities.candidates import Candidate
 from deployments.entities.regular import built_in, spans
 
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+MOST_CHARACTERS = 100
+_UNITS_TEXT = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+_UNITS = _UNITS_TEXT.split()
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _WORDS: dict[str, int] = {word: value for value, word in enumerate(_UNITS)} | {
     word: 10 * (place + 2) for place, word in enumerate(_TENS)
 }
@@ -53,7 +55,10 @@ _PLAIN = built_in(DIGITS)
 
 
 def number(text: str) -> int | float | None:
-    """The number that a text is, in digits ("1,299.00", "1.299,00", "-4") or words ("twenty-five"); None if neither."""
+    """The number that a text is, in digits ("1,299.00", "1.299,00", "-4") or words ("twenty-five"); None if neither, or
+    over MOST_CHARACTERS."""
+    if len(text) > MOST_CHARACTERS:
+        return None
     text = text.strip().lower().replace("−", "-")
     if text and text.lstrip("+-")[:1].isdigit():
         return _digits(text)

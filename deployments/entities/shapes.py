@@ -9,8 +9,11 @@ MOST_SHAPES = 8
 
 
 def pattern(codes: Collection[str]) -> str | None:
-    """Matches codes of the same shapes: runs of digits and of letters, and the signs between. What is alike in all codes
-    of a shape stays, except digits; where lengths differ, one more and one less count too. None for too many shapes."""
+    """Matches codes of the same shapes: runs of digits and of letters, and the signs between. None for too many shapes.
+
+    What is alike in all codes of a shape stays, except digits. A length that is the same in all stays too; where two
+    lengths occur, one more and one less count too; where more do, any from half the least to twice the most.
+    """
     shapes: dict[tuple[str, ...], list[list[str]]] = {}
     for code in codes:
         runs = _RUN.findall(code)
@@ -31,8 +34,11 @@ def _part(runs: tuple[str, ...]) -> str:
         return _literal(kind)
     if kind == "a" and len(set(runs)) == 1:
         return _literal(runs[0])
-    least, most = min(map(len, runs)), max(map(len, runs))
-    if least != most:
+    lengths = {len(run) for run in runs}
+    least, most = min(lengths), max(lengths)
+    if len(lengths) > 2:
+        least, most = (least + 1) // 2, min(2 * most, 200)
+    elif len(lengths) > 1:
         least, most = max(1, least - 1), most + 1
     counted = f"{{{least}}}" if least == most else f"{{{least},{most}}}"
     return (r"\d" if kind == "9" else "[A-Za-z]") + counted

@@ -4,8 +4,8 @@ A word and its misspelling become equal when up to the distance allowed is delet
 characters are deleted from, which keeps the index small: 29 hashes for a word of eight letters or more, 16 bytes each.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations
+from array import array
+from collections.abc import Sequence
 
 import numpy as np
 from rapidfuzz.distance import OSA
@@ -26,17 +26,16 @@ class NearWords:
 
     def __init__(self, known: Sequence[str]) -> None:
         self._known = known
-        keys: list[int] = []
-        owners: list[int] = []
+        keys, owners = array("q"), array("q")
         for place, word in enumerate(known):
             if (most := edits(len(word))) and word.isalpha():
-                hashes = [hash(part) for part in _deletions(word[:PREFIX], most)]
-                keys.extend(hashes)
-                owners.extend([place] * len(hashes))
-        unordered = np.array(keys, dtype=np.int64)
+                parts = _deletions(word[:PREFIX], most)
+                keys.extend(map(hash, parts))
+                owners.extend([place] * len(parts))
+        unordered = np.frombuffer(keys, dtype=np.int64)
         order = np.argsort(unordered, kind="stable")
         self._keys = unordered[order]
-        self._owners = np.array(owners, dtype=np.int32)[order]
+        self._owners = np.frombuffer(owners, dtype=np.int64)[order].astype(np.int32)
 
     def near(self, word: str) -> list[tuple[int, int]]:
         """Place in `known` and distance (optimal string alignment) of those near enough, the nearest first. Up to five
@@ -44,7 +43,7 @@ class NearWords:
         if not len(self._keys) or len(word) < SHORTEST - 1 or len(word) > 40 or not word.isalpha():
             return []
         most = 1 if len(word) < PREFIX - 1 else 2
-        wanted = np.array([hash(part) for part in _deletions(word[:PREFIX], most)], dtype=np.int64)
+        wanted = np.array(list(map(hash, _deletions(word[:PREFIX], most))), dtype=np.int64)
         left, right = self._keys.searchsorted(wanted, "left"), self._keys.searchsorted(wanted, "right")
         places: set[int] = set()
         for first, last in zip(left.tolist(), right.tolist(), strict=True):
@@ -61,10 +60,10 @@ class NearWords:
         return sorted(found, key=lambda one: (one[1], one[0]))
 
 
-def _deletions(word: str, most: int) -> Iterator[str]:
+def _deletions(word: str, most: int) -> set[str]:
     """The word with none to `most` of its characters left out, each form once."""
-    forms = {word}
-    for count in range(1, most + 1):
-        for left_out in combinations(range(len(word)), count):
-            forms.add("".join(c for place, c in enumerate(word) if place not in left_out))
-    yield from forms
+    forms = last = {word}
+    for _ in range(most):
+        last = {form[:place] + form[place + 1 :] for form in last for place in range(len(form))}
+        forms = forms | last
+    return forms

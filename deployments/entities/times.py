@@ -54,7 +54,7 @@ def _spoken(text: str, match: Any) -> Iterator[Candidate]:
         return
     hour = number(match.group(3))
     if hour is not None and match.group(2).lower() in ("to", "till"):
-        hour, minutes = (int(hour) - 1) % 24, 60 - minutes
+        hour, minutes = int(hour) - 1 or 12, 60 - minutes
     half = match.group(4) or match.group(5) or match.group(6)
     yield from _at(text, match, str(hour), str(minutes), half, 0.95)
 
