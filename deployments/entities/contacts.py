@@ -78,8 +78,7 @@ def order_numbers(text: str) -> list[Candidate]:
         for start, end in spans(pattern, text):
             while text[end - 1] in "-_/":
                 end -= 1
-            if end - start <= 40 and sum(character.isdecimal() for character in text[start:end]) >= (
-                3 if score > 0.9 else 4
-            ):
+            digits = sum(character.isdecimal() for character in text[start:end])
+            if end - start <= 40 and digits >= (3 if text[start] == "#" else 4):
                 found[start, end] = score
     return [Candidate(start, end, text[start:end].lstrip("#"), score) for (start, end), score in found.items()]

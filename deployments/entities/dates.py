@@ -34,7 +34,7 @@ _NAMED = built_in(
 )
 _PERIOD = built_in(r"(this coming|this|next|last|the past|coming)\s(weekend|week|month|year)")
 _DAYS_OF = {"day": 1, "week": 7, "fortnight": 14}
-_SHORT = frozenset(["mon", "wed", "sat", "sun", "fri", "thu", "tue"])
+_SHORT = frozenset(["sat", "sun", "wed"])
 
 
 def dates(text: str, today: date, day_first: bool) -> list[Candidate]:
@@ -53,7 +53,7 @@ def _relative(text: str, today: date) -> Iterator[Candidate]:
         yield from _at(text, m.span(), _shift(today, -_counted(m.group(1)), m.group(2).lower()))
     for m in _NAMED.finditer(text):
         start, end = m.span()
-        if m.group() in _SHORT:  # "sat" and "sun" are words; a day is written "Sat"
+        if m.group() in _SHORT:  # words too; a day is written "Sat"
             continue
         if m.group(4):
             found = _in_week(today, m.group(4).lower(), m.group(5))

@@ -41,7 +41,7 @@ _LETTERED = built_in(_LETTERS)
 _REGIONAL = built_in(r"(?:uk|us|eu)\s?\d{1,2}(?:[.,]5)?")
 _MEASURED = built_in(
     r"\d{1,5}(?:[.,]\d{1,2})?(?:\s?[x×]\s?\d{1,5}(?:[.,]\d{1,2})?){0,2}[ -]?"
-    r"(?:mm|cm|metres?|meters?|inch(?:es)?|in|ft|feet|ml|cl|litres?|liters?|oz|kg|grams?|lbs?|gb|tb|mb)|\d{1,3}(?:\.\d)?\""
+    r"(?:mm|cm|metres?|meters?|inch(?:es)?|ft|feet|ml|cl|litres?|liters?|oz|kg|grams?|lbs?|gb|tb|mb)|\d{1,3}(?:\.\d)?\""
 )
 _NAMES = {
     "small": "S",

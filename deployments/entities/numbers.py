@@ -40,11 +40,11 @@ _CURRENCIES = {
     "CAD": r"ca\$|c\$|cad|canadian dollars?",
     "AUD": r"au\$|a\$|aud|australian dollars?",
     "MXN": r"mx\$|mxn|pesos?",
-    "BRL": r"r\$|brl|reais|real",
+    "BRL": r"r\$|brl|reais",
     "SEK": r"sek|kronor",
     "PLN": r"zł|pln|zloty",
-    "TRY": r"₺|try|lira",
-    "KRW": r"₩|krw|won",
+    "TRY": r"₺|lira",
+    "KRW": r"₩|krw",
 }
 _MONEY = rf"(?:{'|'.join(_CURRENCIES.values())})"
 _PRICE = built_in(rf"{_MONEY}\s?{DIGITS}[km]?|(?:{DIGITS}[km]?|{SPOKEN})\s?-?{_MONEY}|{DIGITS}\s?(?:cents?|pence)")

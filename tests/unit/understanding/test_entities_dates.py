@@ -42,6 +42,8 @@ from tests.unit.understanding.test_entities_kinds import said
         ("2 days ago", "2026-03-03"),
         ("a year ago", "2025-03-05"),
         ("Monday", "2026-03-09"),
+        ("fri", "2026-03-06"),
+        ("Sat", "2026-03-07"),
         ("Thursday", "2026-03-12"),
         ("this Thursday", "2026-03-05"),
         ("next Friday", "2026-03-06"),

@@ -38,7 +38,7 @@ def said(kind: str, text: str, **more: Any) -> list[tuple[str, Any]]:
         ("price", "twenty bucks", [("twenty bucks", {"amount": 20, "currency": "USD"})]),
         ("price", "€5k", [("€5k", {"amount": 5000, "currency": "EUR"})]),
         ("price", "99 cents", [("99 cents", {"amount": 0.99, "currency": "USD"})]),
-        ("price", "20 bananas", []),
+        ("price", "20 bananas, or try 2", []),
         (
             "percentage",
             "20% or 12.5 percent or ten percent",
@@ -59,6 +59,8 @@ def said(kind: str, text: str, **more: Any) -> list[tuple[str, Any]]:
         ("order_number", "order #A-12345", [("#A-12345", "A-12345")]),
         ("order_number", "invoice no. 12345 is wrong", [("12345", "12345")]),
         ("order_number", "order some shirts", []),
+        ("order_number", "order 100 shirts", []),
+        ("order_number", "ticket #123", [("#123", "123")]),
         ("order_number", "where is 00123842?", [("00123842", "00123842")]),
         ("colour", "a gray shirt and a navy blue one", [("gray", "grey"), ("navy blue", "navy")]),
         ("colour", "I trust you", []),
@@ -67,7 +69,7 @@ def said(kind: str, text: str, **more: Any) -> list[tuple[str, Any]]:
             "size M, EU 42 or 9.5 inch, extra large",
             [("M", "M"), ("EU 42", "EU 42"), ("9.5 inch", "9.5 INCH"), ("extra large", "XL")],
         ),
-        ("size", "it's mine", []),
+        ("size", "it's mine, with 2 in stock", []),
         ("time", "14:30, 2.30 pm. or 5pm.", [("14:30", "14:30"), ("2.30 pm", "14:30"), ("5pm", "17:00")]),
         (
             "time",
@@ -81,6 +83,7 @@ def said(kind: str, text: str, **more: Any) -> list[tuple[str, Any]]:
             "7 o'clock, 8 at night, morning 11",
             [("7 o'clock", "07:00"), ("8 at night", "20:00"), ("morning 11", "11:00")],
         ),
+        ("time", "from 5 to 6pm, from five to six", [("6pm", "18:00")]),
         ("time", "25:00, 13 pm, 12:75", []),
     ],
 )
