@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from deployments.entities.gazetteer import usable
 from deployments.entities.words import forms
 from domain.slots import MOST_VALUES, SlotValue
 
 PRODUCTS, CATEGORIES = "products", "categories"
 MOST_ATTRIBUTES = 50
-_LONGEST = 200
 _SPLIT = re.compile(r"\s+[-–—|/]\s+|[,(:|;]")
 
 
@@ -32,7 +32,7 @@ def lists(products: Iterable[Mapping[str, Any]]) -> dict[str, list[SlotValue]]:
                 values = said if isinstance(said, list | tuple) else [said]
                 others.setdefault(name, {}).update((value.strip(), None) for value in values if isinstance(value, str))
     named = {PRODUCTS: _titled(titles)} | {
-        name: [SlotValue(value=v) for v in o if _usable(v)] for name, o in others.items()
+        name: [SlotValue(value=v) for v in o if usable(v)] for name, o in others.items()
     }
     return {name: values[:MOST_VALUES] for name, values in named.items() if values}
 
@@ -43,12 +43,12 @@ def _titled(titles: Mapping[str, str]) -> list[SlotValue]:
         shared[short] = shared.get(short, 0) + 1
     values = []
     for title, short in titles.items():
-        own = [short] if short != title and shared[short] == 1 and short not in titles and _usable(short) else []
-        if _usable(title):
+        own = [short] if short != title and shared[short] == 1 and short not in titles and usable(short) else []
+        if usable(title):
             values.append(SlotValue(value=title, synonyms=own))
         elif own:
             values.append(SlotValue(value=short))
-    families = (short for short, count in shared.items() if count > 1 and short not in titles and _usable(short))
+    families = (short for short, count in shared.items() if count > 1 and short not in titles and usable(short))
     return [*values, *(SlotValue(value=short) for short in families)]
 
 
@@ -56,7 +56,3 @@ def _short(title: str) -> str:
     """What stands before the first sign that divides a title; the title where that is too little to go by."""
     short = _SPLIT.split(title, maxsplit=1)[0].strip()
     return short if len(forms(short)) > 1 or len(short) >= 8 else title
-
-
-def _usable(name: str) -> bool:
-    return 0 < len(name) <= _LONGEST and 0 < len(forms(name)) <= 24

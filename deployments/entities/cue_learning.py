@@ -28,7 +28,7 @@ def learn_cues(examples: Sequence[Annotated]) -> dict[str, list[str]]:
         outside = {
             place: word.form
             for place, word in enumerate(said)
-            if word.form.isalpha() and not any(s.start <= word.start < s.end for s in spans)
+            if word.form.isalpha() and len(word.form) <= 64 and not any(s.start <= word.start < s.end for s in spans)
         }
         everywhere.update(set(outside.values()))
         for slot in {span.slot for span in spans}:

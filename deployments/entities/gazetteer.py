@@ -29,8 +29,8 @@ class Gazetteer:
     """A list of names, searchable. Where two values share a name the first one holds it.
 
     `fuzzy`: misspelt words count, but not those of `ordinary` and of the language's commonest, which mean themselves.
-    Raises ValueError for a name without a letter or digit, or with more than MOST_WORDS words. Memory: about 120 MB for
-    50,000 names of three words with `fuzzy` (the figure is measured by `python -m benchmarks entities`).
+    Raises ValueError for a name without a letter or digit, or with more than MOST_WORDS words. 50,000 names of three
+    words take 67 MiB with `fuzzy` (`python -m benchmarks entities`). It cannot be pickled for another process.
     """
 
     def __init__(self, values: Iterable[SlotValue], fuzzy: bool = True, ordinary: Collection[str] = ()) -> None:
@@ -43,7 +43,8 @@ class Gazetteer:
         for place, value in enumerate(values):
             self.values.append(value)
             for name in (value.value, *value.synonyms):
-                if not (spoken := forms(name)) or len(spoken) > MOST_WORDS:
+                spoken = forms(name)
+                if not 0 < len(spoken) <= MOST_WORDS:
                     raise ValueError(f"{name!r}: a name has a letter or digit, and at most {MOST_WORDS} words")
                 self._add(spoken, place)
                 if 1 < len(spoken) <= 3 and len(one := "".join(spoken)) >= 5 and one.isalpha():
@@ -116,6 +117,11 @@ class Gazetteer:
                 here.extend(_Step(token, place + 1, cost) for token, cost in seen.get(word.form, ()))
             steps.append(here[::-1])
         return steps
+
+
+def usable(name: str) -> bool:
+    """Whether a list can hold it: a letter or digit, at most MOST_WORDS words and 200 characters."""
+    return 0 < len(name) <= 200 and 0 < len(forms(name)) <= MOST_WORDS
 
 
 def _adjoin(text: str, said: Sequence[Word], place: int) -> bool:

@@ -1,5 +1,6 @@
 """Slot definitions from annotated examples: as data, so that a tenant can read and correct what was learned."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from deployments.entities.annotated import Annotated, Span
 from deployments.entities.cue_learning import learn_cues
 from deployments.entities.extractor import Extractor
+from deployments.entities.gazetteer import usable
 from deployments.entities.numbers import number
 from deployments.entities.shapes import pattern
 from deployments.entities.words import fold, forms, words
@@ -15,6 +17,7 @@ from domain.slots import MOST_VALUES, Kind, SlotDefinition, SlotValue
 
 _GUESSED: tuple[Kind, ...] = ("email", "url", "percentage", "price", "time", "date", "colour")
 _KINDS: tuple[Kind, ...] = (*_GUESSED, "phone", "order_number", "quantity", "number", "size")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _MOSTLY = 0.9  # of a slot's examples that a kind must find whole
 _TRUSTED = 0.9  # of the places where a name stands that are its slot; below, it needs a cue
 _ORDINARY = 3  # times a word stands outside all values
@@ -40,7 +43,8 @@ def learn(examples: Iterable[Annotated], lists: Mapping[str, Sequence[str]] | No
     """Of each slot its kind (a built-in one that finds the values; else a pattern of their shapes, for codes; else a
     list), the words that stand beside it, and which names need one of these. `lists`: more names for slots.
 
-    Raises InvalidSlot for a slot of which places are known but no value, unless it is named like a built-in kind.
+    Raises InvalidSlot for a slot of which places are known but no value, unless it is named like a built-in kind;
+    for a name that no slot can have, and for values that no list can hold.
     """
     given = list(examples)
     seen: dict[str, _Seen] = {}
@@ -66,6 +70,8 @@ def _note(seen: _Seen, text: str, span: Span) -> None:
 
 def _defined(slot: str, seen: _Seen, cues: list[str]) -> SlotDefinition:
     texts = list(seen.texts)
+    if not _NAME.fullmatch(slot):
+        raise InvalidSlot(slot, "a name begins with a letter, and has letters, digits and _ alone, at most 64")
     if (kind := _kind(slot, texts)) is not None:
         return SlotDefinition(name=slot, kind=kind, cues=cues, fuzzy=kind == "colour")
     if not seen.values:
@@ -77,10 +83,12 @@ def _defined(slot: str, seen: _Seen, cues: list[str]) -> SlotDefinition:
     for form, values in seen.values.items():
         names.setdefault(max(values, key=lambda v: (values[v], v)), set()).add(form)
     listed = [
-        SlotValue(value=name, synonyms=sorted(s for s in said if forms(s) != forms(name) and forms(s))[:50])
+        SlotValue(value=name, synonyms=sorted(s for s in said if usable(s) and forms(s) != forms(name))[:50])
         for name, said in names.items()
-        if forms(name) and len(name) <= 200
+        if usable(name)
     ]
+    if not listed:
+        raise InvalidSlot(slot, "none of its values has a letter or digit and at most 200 characters")
     return SlotDefinition(name=slot, kind="list", values=listed[:MOST_VALUES], fuzzy=True, cues=cues)
 
 

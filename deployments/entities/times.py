@@ -17,7 +17,7 @@ _O_CLOCK = built_in(rf"(\d{{1,2}}|{_HOURS})\s?o['’\" ]?clock(?:{_HALF}|{_PART}
 _IN_PART = built_in(rf"(\d{{1,2}}|{_HOURS})\s(?:in the\s(morning|afternoon|evening)|(?:at|in the)\s(night))")
 _PART_FIRST = built_in(r"(morning|afternoon|evening|night)\s(?:at\s)?(\d{1,2})(?::(\d{2}))?")
 _SPOKEN = built_in(
-    rf"(half|quarter|\d{{1,2}}\sminutes|(?:five|ten|twenty|twenty[ -]five)(?:\sminutes)?)\s(past|to|till|after)\s"
+    rf"(half|quarter|(?:\d{{1,2}}|five|ten|twenty|twenty[ -]five)(?:\sminutes)?)\s(past|to|till|after)\s"
     rf"(\d{{1,2}}|{_HOURS})(?:{_HALF}|{_PART})?"
 )
 _FIXED = built_in(r"noon|midday|midnight")
@@ -48,14 +48,16 @@ def _times(text: str) -> Iterator[Candidate]:
 
 
 def _spoken(text: str, match: Any) -> Iterator[Candidate]:
-    if text[max(0, match.start() - 8) : match.start()].lower().endswith(("from ", "between ")):
-        return  # "from five to six"
-    said = match.group(1).lower().removesuffix(" minutes")
+    said, to = match.group(1).lower(), match.group(2).lower() in ("to", "till")
+    before = text[max(0, match.start() - 8) : match.start()].lower()
+    if to and (said.isdecimal() or before.endswith(("from ", "between "))):
+        return  # "5 to 6pm", "from five to six"
+    said = said.removesuffix(" minutes")
     minutes = {"half": 30, "quarter": 15}.get(said, number(said))
     if minutes is None or not 0 < minutes < 60:
         return
     hour = number(match.group(3))
-    if hour is not None and match.group(2).lower() in ("to", "till"):
+    if hour is not None and to:
         hour, minutes = int(hour) - 1 or 12, 60 - minutes
     half = match.group(4) or match.group(5) or match.group(6)
     yield from _at(text, match, str(hour), str(minutes), half, 0.95)

@@ -83,6 +83,7 @@ def said(kind: str, text: str, **more: Any) -> list[tuple[str, Any]]:
             "7 o'clock, 8 at night, morning 11",
             [("7 o'clock", "07:00"), ("8 at night", "20:00"), ("morning 11", "11:00")],
         ),
+        ("time", "10 past 3, 5 minutes to 3", [("10 past 3", "03:10"), ("5 minutes to 3", "02:55")]),
         ("time", "from 5 to 6pm, from five to six", [("6pm", "18:00")]),
         ("time", "25:00, 13 pm, 12:75", []),
     ],

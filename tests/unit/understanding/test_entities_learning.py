@@ -126,6 +126,26 @@ def test_ordinary_words_are_those_that_stand_outside_values_often() -> None:
     assert ordinary == {"the", "glod", "rush", "of", "users"}
 
 
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        (Annotated("to Rome", (Span("delivery city", 3, 7),)), "slot delivery city: a name begins with a letter"),
+        (Annotated("so 😀", (Span("mood", 3, 4),)), "slot mood: none of its values has a letter or digit"),
+        (Annotated("x" * 300, (Span("long", 0, 300),)), "slot long: none of its values"),
+        (Annotated("nothing", (Span("empty", 3, 3),)), "slot empty: none of its values"),
+    ],
+)
+def test_examples_that_teach_no_slot_are_refused_by_name(example: Annotated, message: str) -> None:
+    with pytest.raises(InvalidSlot, match=message):
+        learn([example])
+
+
+def test_odd_texts_teach_what_they_can() -> None:
+    odd = ["\ud800 {{city: Rome}}", "w" * 70 + " {{city: Rome}}", "\u0301 {{city: Zu\u0308rich}}", "\x00"]
+    (city,) = learned(*odd).values()
+    assert [value.value for value in city.values] == ["Rome", "Zu\u0308rich"]
+
+
 def test_nothing_is_learned_from_nothing() -> None:
     assert learn([]).slots == []
     assert learn([parse("no slots here")]).slots == []
