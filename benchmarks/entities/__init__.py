@@ -12,7 +12,7 @@ from statistics import mean, stdev
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.entities import bitext, sgd
+from benchmarks.entities import bitext, sgd, strangers
 from benchmarks.entities.scoring import ALL, Score, score
 from benchmarks.entities.speed import Cost, large_list, per_text
 from benchmarks.entities.typos import mistyped
@@ -39,6 +39,7 @@ def measure(chosen: argparse.Namespace, console: Console) -> None:
     try:
         examples = bitext.load(chosen.data)
         dialogues = sgd.load(chosen.data, sgd.TEST)
+        foreign = strangers.texts(chosen.data)
     except OSError as error:
         missing = error.filename or chosen.data
         console.print(
@@ -54,6 +55,13 @@ def measure(chosen: argparse.Namespace, console: Console) -> None:
     console.print(_mistakes(extractor, test, chosen.seeds))
     console.print(_slots(_unseen(examples), "Bitext, values and templates not learned from (5 folds of values)"))
     console.print(_dialogues(dialogues))
+    misread = strangers.misread(foreign)
+    shown = ", ".join(f"{said} → {name} ({count})" for (said, name), count in misread.most_common(15))
+    console.print(
+        f"BANKING77 and CLINC150, {len(strangers.NAMES)} names of a shop and the colours: {misread.total()} finds that are "
+        f"not letter by letter in {len(foreign):,} texts: {shown}",
+        markup=False,
+    )
     _costs(extractor, [example.text for example in test], chosen.names, console)
 
 

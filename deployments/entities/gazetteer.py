@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from deployments.entities.candidates import Candidate, bounded, unspaced
-from deployments.entities.common_words import COMMON
+from deployments.entities.candidates import Candidate, bounded
+from deployments.entities.ordinary import ordinary_words
 from deployments.entities.spelling import NearWords
 from deployments.entities.words import Word, forms
 from domain.slots import SlotValue
@@ -28,7 +28,8 @@ class _Step:
 class Gazetteer:
     """A list of names, searchable. Where two values share a name the first one holds it.
 
-    `fuzzy`: misspelt words count, but not those of `ordinary` and of the language's commonest, which mean themselves.
+    `fuzzy`: misspelt words count, and plurals ("cameras"); but not words of `ordinary` and the commonest English ones,
+    which mean themselves.
     Raises ValueError for a name without a letter or digit, or with more than MOST_WORDS words. 50,000 names of three
     words take 67 MiB with `fuzzy` (`python -m benchmarks entities`). It cannot be pickled for another process.
     """
@@ -51,7 +52,7 @@ class Gazetteer:
                     joined.append((one, place))
         for one, place in joined:
             self._add((one,), place)
-        self._ordinary = ordinary
+        self._ordinary, self._english = ordinary, ordinary_words() if fuzzy else frozenset[str]()
         self._near = NearWords(list(self._tokens)) if fuzzy else None
 
     def _add(self, spoken: Sequence[str], place: int) -> None:
@@ -96,6 +97,22 @@ class Gazetteer:
                 score = 1 - cost / (end - start)
                 into.append(Candidate(start, end, value.value, score, needs_cue=value.needs_cue))
 
+    def _joined(self, text: str, said: Sequence[Word], place: int) -> int | None:
+        """The known word that this one and the next are together: "head phones"."""
+        if place + 1 == len(said) or min(len(one := said[place].form), len(two := said[place + 1].form)) < 2:
+            return None
+        token = self._tokens.get(one + two)
+        return token if token is not None and len(one + two) >= 5 and _adjoin(text, said, place + 1) else None
+
+    def _misspelt(self, form: str) -> list[tuple[int, int]]:
+        """Known words, with their distances, that an unknown one may be: in the other number, or misspelt."""
+        if self._near is None:
+            return []
+        other = (form[:-1] if form.endswith("s") else f"{form}s") if len(form) > 3 else ""
+        if (token := self._tokens.get(other)) is not None:
+            return [(token, 1)]
+        return [] if form in self._english or form in self._ordinary else self._near.near(form)[:4]
+
     def _steps(self, text: str, said: Sequence[Word]) -> list[list[_Step]]:
         """For each word of the text, which known words it may be."""
         known, looked_up = self._tokens, 0
@@ -106,13 +123,11 @@ class Gazetteer:
             exact = known.get(word.form)
             if exact is not None:
                 here.append(_Step(exact, place + 1, 0))
-            if place + 1 < len(said) and len(word.form) + len(said[place + 1].form) >= 5 and not unspaced(word.form[0]):
-                both = known.get(word.form + said[place + 1].form)
-                if both is not None and _adjoin(text, said, place + 1):
-                    here.append(_Step(both, place + 2, 0))
-            if self._near is not None and exact is None and word.form not in COMMON and word.form not in self._ordinary:
+            if (both := self._joined(text, said, place)) is not None:
+                here.append(_Step(both, place + 2, 0))
+            if self._near is not None and exact is None:
                 if word.form not in seen and looked_up < MOST_LOOKED_UP:
-                    seen[word.form] = self._near.near(word.form)[:4]
+                    seen[word.form] = self._misspelt(word.form)
                     looked_up += 1
                 here.extend(_Step(token, place + 1, cost) for token, cost in seen.get(word.form, ()))
             steps.append(here[::-1])

@@ -38,9 +38,9 @@ class NearWords:
         self._owners = np.frombuffer(owners, dtype=np.int64)[order].astype(np.int32)
 
     def near(self, word: str) -> list[tuple[int, int]]:
-        """Place in `known` and distance (optimal string alignment) of those near enough, the nearest first. Up to five
-        letters, the first two hold the first one, for few people miss it."""
-        if not len(self._keys) or len(word) < SHORTEST - 1 or len(word) > 40 or not word.isalpha():
+        """Place in `known` and distance (optimal string alignment) of those near enough, the nearest first. Words under
+        eight letters share their first one, unless the first two changed places: few people miss it."""
+        if not len(self._keys) or len(word) < SHORTEST or len(word) > 40 or not word.isalpha():
             return []
         most = 1 if len(word) < PREFIX - 1 else 2
         wanted = np.array(list(map(hash, _deletions(word[:PREFIX], most))), dtype=np.int64)
@@ -53,7 +53,8 @@ class NearWords:
         for place in places:
             other = self._known[place]
             allowed = edits(len(other))
-            if abs(len(other) - len(word)) > allowed or (len(other) < 6 and other[0] not in word[:2]):
+            begins = word[0] == other[0] or word[:2] == other[1::-1]
+            if abs(len(other) - len(word)) > allowed or not (begins or len(other) > PREFIX):
                 continue
             if (distance := OSA.distance(word, other, score_cutoff=allowed)) <= allowed:
                 found.append((place, int(distance)))

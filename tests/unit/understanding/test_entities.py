@@ -57,7 +57,7 @@ PIECES = st.one_of(
             "+44 20 7946 0958",
             "https://x.example/a?b",
             "order A-1234",
-            "dark blu",
+            "dark bluue",
             "size M",
             "Zurich",
             "Zürich",
