@@ -58,8 +58,8 @@ def measure(chosen: argparse.Namespace, console: Console) -> None:
     misread = strangers.misread(foreign)
     shown = ", ".join(f"{said} → {name} ({count})" for (said, name), count in misread.most_common(15))
     console.print(
-        f"BANKING77 and CLINC150, {len(strangers.NAMES)} names of a shop and the colours: {misread.total()} finds that are "
-        f"not letter by letter in {len(foreign):,} texts: {shown}",
+        f"BANKING77 and CLINC150, {len(strangers.NAMES)} names of a shop and the colours: {misread.total()} finds that "
+        f"are not letter by letter in {len(foreign):,} texts: {shown}",
         markup=False,
     )
     _costs(extractor, [example.text for example in test], chosen.names, console)

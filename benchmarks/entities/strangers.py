@@ -12,10 +12,10 @@ from deployments.entities.extractor import Extractor
 from domain.slots import SlotDefinition, SlotValue
 
 _NAMES = """
-    Gold Platinum Premium Freemium Standard Silver Basic Paris London Rome Seattle Munich Liverpool Dublin Detroit Toronto
-    Berlin Madrid Lamp Sofa Table Chair Bottle Shirt Jeans Boots Sandals Sneakers Keyboard Mouse Monitor Headphones Camera
-    Phone Watch Backpack Blender Kettle Toaster Vacuum Carpet Curtain Pillow Blanket Jacket Sweater Dress Skirt Socks
-    Gloves Scarf Belt Wallet Hat
+    Gold Platinum Premium Freemium Standard Silver Basic Paris London Rome Seattle Munich Liverpool Dublin
+    Detroit Toronto Berlin Madrid Lamp Sofa Table Chair Bottle Shirt Jeans Boots Sandals Sneakers Keyboard Mouse
+    Monitor Headphones Camera Phone Watch Backpack Blender Kettle Toaster Vacuum Carpet Curtain Pillow Blanket
+    Jacket Sweater Dress Skirt Socks Gloves Scarf Belt Wallet Hat
 """
 NAMES = _NAMES.split()
 
