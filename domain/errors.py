@@ -114,6 +114,19 @@ class InvalidSlot(BrainError):
         return f"slot {self.slot}: {self.problem}"
 
 
+class SpaceMismatch(BrainError):
+    """The stored vectors are another embedder's; `wanted` and `found` name each with its dimensions."""
+
+    code = "space_mismatch"
+
+    def __init__(self, wanted: str, found: str) -> None:
+        super().__init__(wanted, found)
+        self.wanted, self.found = wanted, found
+
+    def __str__(self) -> str:
+        return f"vectors of {self.found} cannot be compared with those of {self.wanted}: run `brain reindex`"
+
+
 class IllegalMove(BrainError):
     """A turn cannot make this move from the state it is in."""
 

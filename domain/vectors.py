@@ -19,6 +19,9 @@ class Space:
     embedder: str
     dimensions: int
 
+    def __str__(self) -> str:
+        return f"{self.embedder} ({self.dimensions} dimensions)"
+
 
 @dataclass(frozen=True, slots=True)
 class VectorRecord:
@@ -58,8 +61,9 @@ class Found:
 class VectorStore(Protocol):
     """The vectors of one space, by tenant: what one tenant stores is never found by another.
 
-    Every method raises `Unavailable` where the backend cannot be reached, and may be repeated. What was written is
-    found by the next search. A tenant that stored nothing has an empty index.
+    Every method raises `Unavailable` where the backend cannot be reached, and may be repeated; `SpaceMismatch` where a
+    vector has another length, or the backend holds another embedder's vectors under this name. What was written is
+    found by the next search. A tenant that stored nothing has an empty index. Vectors come back as float32 keeps them.
     """
 
     async def upsert(self, tenant: str, records: Sequence[VectorRecord]) -> None:
@@ -75,7 +79,11 @@ class VectorStore(Protocol):
     async def delete_tenant(self, tenant: str) -> None: ...
 
     async def search(self, tenant: str, vector: Embedding, limit: int, where: Where | None = None) -> list[Found]:
-        """The nearest records that `where` allows, the nearest first; equally near ones in order of `id`."""
+        """The nearest records that `where` allows, the nearest first; equally near ones in order of `id`.
+
+        `limit`: 1 to 1,000. Ones whose scores differ by less than 1e-6 are equally near; at the cut, up to 10,000
+        records are put in order.
+        """
         ...
 
     async def fetch(self, tenant: str, ids: Sequence[str]) -> list[VectorRecord]:
