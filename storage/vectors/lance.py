@@ -25,7 +25,7 @@ from domain.errors import Unavailable
 from domain.vectors import Found, Space, VectorRecord, Where
 from storage.vectors.lance_rows import check_schema, condition, one_of, schema, to_records, to_table
 from storage.vectors.lance_upkeep import Upkeep
-from storage.vectors.ranking import check, found, nearest
+from storage.vectors.ranking import check, check_question, found, nearest
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ PATIENCE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before the next try, of w
 FAILURES = (OSError, RuntimeError, ValueError)
 MISTAKES = re.compile(r"invalid user input|LanceError\(Schema\)|InvalidInput", re.IGNORECASE)
 GONE = re.compile(r"table .* was not found", re.IGNORECASE)
+FILES = re.compile(r"was not found|\bIO\b|\bOs \{")  # what a ValueError says that is none
 
 
 class LanceVectors:
@@ -57,7 +58,7 @@ class LanceVectors:
 
             async def merge(table: AsyncTable, rows: object = rows) -> int:
                 builder = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-                return (await builder.execute(rows)).num_updated_rows
+                return int((await builder.execute(rows)).num_updated_rows)
 
             if await self._call(tenant, merge, create=True):
                 await self._upkeep.mark(self._folder, self._name(tenant))
@@ -75,7 +76,7 @@ class LanceVectors:
         await self._call(tenant, lambda table: self._upkeep.emptied(table, self._folder, self._name(tenant)))
 
     async def search(self, tenant: str, vector: Embedding, limit: int, where: Where | None = None) -> list[Found]:
-        check(self._space, (vector,))
+        check_question(self._space, vector, limit)
         question, allowed = np.asarray(vector, np.float32), condition(where)
 
         async def search(table: AsyncTable) -> list[Found]:
@@ -95,8 +96,11 @@ class LanceVectors:
         there: dict[str, VectorRecord] = {}
         for start in range(0, len(ids), BATCH):
             wanted = one_of(ids[start : start + BATCH])
-            rows = await self._call(tenant, lambda table, wanted=wanted: table.query().where(wanted).to_arrow())
-            there |= {record.id: record for record in (to_records(rows) if rows is not None else [])}
+
+            async def read(table: AsyncTable, wanted: Expr = wanted) -> list[VectorRecord]:
+                return to_records(await table.query().where(wanted).to_arrow())
+
+            there |= {record.id: record for record in await self._call(tenant, read) or ()}
         return [there[id] for id in ids if id in there]
 
     async def count(self, tenant: str) -> int:
@@ -126,7 +130,7 @@ class LanceVectors:
         self._tables.clear()
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            connection.close()  # type: ignore[no-untyped-call]
 
     def _name(self, tenant: str) -> str:
         return f"{self._space.name}-{hashlib.sha256(tenant.encode()).hexdigest()[:40]}"
@@ -160,7 +164,7 @@ class LanceVectors:
             try:
                 return await call()
             except FAILURES as error:
-                if MISTAKES.search(str(error)):
+                if MISTAKES.search(str(error)) or (isinstance(error, ValueError) and not FILES.search(str(error))):
                     raise
                 if pause is None:
                     log.warning("vectors in %s: %s", self._folder, error)
@@ -199,6 +203,9 @@ class LanceVectors:
 
 async def _names(connection: AsyncConnection) -> list[str]:
     names: list[str] = []
-    while page := await connection.table_names(start_after=names[-1] if names else None, limit=1_000):
-        names += page
-    return names
+    token: str | None = None
+    while True:
+        page = await connection.list_tables(page_token=token, limit=1_000)
+        names += page.tables
+        if not (token := page.page_token):
+            return names

@@ -39,7 +39,7 @@ def _qdrant(parts: SplitResult, space: Space, key: str | None) -> VectorStore:
     from storage.vectors.qdrant import QdrantVectors
 
     if parts.scheme == "qdrant+local":
-        return QdrantVectors(AsyncQdrantClient(path=str(_path(parts))), space)
+        return QdrantVectors(AsyncQdrantClient(path=str(_path(parts))), space, local=True)
     if parts.scheme not in ("qdrant", "qdrants") or not parts.hostname:
         raise ValueError(f"the vectors' URL must be {KINDS}")
     secure = parts.scheme == "qdrants"

@@ -17,7 +17,7 @@ from yarl import URL
 from domain.embedding import Embedding
 from domain.errors import BrainError, SpaceMismatch, Unavailable
 from domain.vectors import Found, Space, VectorRecord, Where
-from storage.vectors.ranking import check, found, nearest
+from storage.vectors.ranking import check, check_question, found, nearest
 
 VERSION = "2025-10"
 UPSERTED, DELETED, FETCHED = 100, 1_000, 50  # of one request; 100 vectors of 1,024 dimensions stay below its 2 MB
@@ -66,7 +66,7 @@ class PineconeVectors:
         await self._delete(tenant, {"deleteAll": True})
 
     async def search(self, tenant: str, vector: Embedding, limit: int, where: Where | None = None) -> list[Found]:
-        check(self._space, (vector,))
+        check_question(self._space, vector, limit)
         await self._check()
         body: dict[str, Any] = {"namespace": self._namespace(tenant), "vector": _values(vector)}
         body |= {"includeMetadata": True, "includeValues": False}

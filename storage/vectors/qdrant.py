@@ -6,6 +6,7 @@ points together by an index of the tenant (https://qdrant.tech/documentation/gui
 
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -16,7 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from domain.embedding import Embedding
 from domain.errors import BrainError, SpaceMismatch, Unavailable
 from domain.vectors import Found, Space, VectorRecord, Where
-from storage.vectors.ranking import check, found, nearest
+from storage.vectors.ranking import check, check_question, found, nearest
 
 T = TypeVar("T")
 
@@ -26,21 +27,31 @@ KEYWORDS = ("conversation", "user", "intent", "role")
 EMBEDDER = "embedder"
 
 
-class QdrantVectors:
-    """`domain.vectors.VectorStore`. The server indexes and compacts by itself, and filters inside its index."""
+class Gone(Unavailable):
+    """Another process dropped the collection."""
 
-    def __init__(self, client: AsyncQdrantClient, space: Space) -> None:
-        self._client, self._space, self._ready = client, space, False
+
+class QdrantVectors:
+    """`domain.vectors.VectorStore`. The server indexes and compacts by itself, and filters inside its index.
+
+    `local`: the client is its own database, which knows no indices.
+    """
+
+    def __init__(self, client: AsyncQdrantClient, space: Space, local: bool = False) -> None:
+        self._client, self._space, self._local, self._ready = client, space, local, False
 
     async def upsert(self, tenant: str, records: Sequence[VectorRecord]) -> None:
         check(self._space, (record.vector for record in records))
         if not records:
             return
-        await self._call(self._create)
         points = list({record.id: _point(tenant, record) for record in records}.values())
         for start in range(0, len(points), BATCH):
-            some = points[start : start + BATCH]
-            await self._call(lambda some=some: self._client.upsert(self._space.name, some, wait=True))
+
+            async def upsert(some: list[q.PointStruct] = points[start : start + BATCH]) -> None:
+                await self._create()
+                await self._client.upsert(self._space.name, some, wait=True)
+
+            await self._call(upsert)
 
     async def delete(self, tenant: str, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), BATCH):
@@ -54,7 +65,7 @@ class QdrantVectors:
         await self._delete(q.FilterSelector(filter=_filter(tenant, None)))
 
     async def search(self, tenant: str, vector: Embedding, limit: int, where: Where | None = None) -> list[Found]:
-        check(self._space, (vector,))
+        check_question(self._space, vector, limit)
         question, allowed = [float(value) for value in vector], _filter(tenant, where)
 
         async def ask(wanted: int) -> list[Found]:
@@ -73,9 +84,8 @@ class QdrantVectors:
         there: dict[str, VectorRecord] = {}
         for start in range(0, len(ids), BATCH):
             some = [_point_id(tenant, id) for id in ids[start : start + BATCH]]
-            points = await self._if_there(
-                lambda some=some: self._client.retrieve(self._space.name, some, with_payload=True, with_vectors=True)
-            )
+            read = partial(self._client.retrieve, self._space.name, some, with_payload=True, with_vectors=True)
+            points = await self._if_there(read)
             there |= {record.id: record for record in map(_record, points or [])}
         return [there[id] for id in ids if id in there]
 
@@ -106,16 +116,31 @@ class QdrantVectors:
         return await self._call(call)
 
     async def _call(self, call: Callable[[], Awaitable[T]]) -> T:
+        for ready in (self._ready, False):
+            try:
+                return await self._translated(call)
+            except Gone:
+                self._ready = False
+                if not ready:
+                    raise
+        raise AssertionError
+
+    async def _translated(self, call: Callable[[], Awaitable[T]]) -> T:
         try:
             return await call()
         except (ResponseHandlingException, httpx.HTTPError, OSError) as error:
             raise Unavailable("The vector database cannot be reached.") from error
         except UnexpectedResponse as error:
-            self._ready = False
             status = error.status_code or 500
-            if status in (404, 408, 429) or status >= 500:  # 404: the collection was dropped meanwhile
+            if status == 404:
+                raise Gone from error
+            if status in (408, 429) or status >= 500:
                 raise Unavailable(f"The vector database answered with status {status}.") from error
             raise BrainError(f"The vector database refused a request with status {status}.") from error
+        except ValueError as error:
+            if self._local and "not found" in str(error):
+                raise Gone from error
+            raise
 
     async def _exists(self) -> bool:
         name = self._space.name
@@ -143,7 +168,8 @@ class QdrantVectors:
         except (UnexpectedResponse, ValueError):
             if not await self._exists():  # else another process was faster
                 raise
-        await self._indices()
+        if not self._local:
+            await self._indices()
         self._ready = True
 
     async def _indices(self) -> None:

@@ -14,14 +14,19 @@ LIMIT = 1_000
 
 async def nearest(limit: int, ask: Callable[[int], Awaitable[Sequence[Found]]]) -> list[Found]:
     """The best `limit` of `ask(n)`, which answers the n nearest in any order of equally near ones."""
-    if not 1 <= limit <= LIMIT:
-        raise ValueError(f"limit must be 1 to {LIMIT}, not {limit}")
     wanted = limit + SPARE
     while True:
         found = sorted(await ask(wanted), key=lambda one: (-one.score, one.id))
         if len(found) < wanted or wanted == MOST or found[-1].score < found[limit - 1].score:
             return found[:limit]
         wanted = min(4 * wanted, MOST)
+
+
+def check_question(space: Space, vector: Embedding, limit: int) -> None:
+    """Raise what a search raises before it is made."""
+    check(space, (vector,))
+    if not 1 <= limit <= LIMIT:
+        raise ValueError(f"limit must be 1 to {LIMIT}, not {limit}")
 
 
 def found(id: str, conversation: str, similarity: float) -> Found:
