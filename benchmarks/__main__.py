@@ -27,6 +27,7 @@ from benchmarks import (
     rollouts,
     routing,
     soak,
+    vectors,
     vllm,
 )
 from benchmarks.comparison import compare
@@ -50,6 +51,7 @@ COMMANDS = {
     "rollouts": rollouts,
     "routing": routing,
     "soak": soak,
+    "vectors": vectors,
     "vllm": vllm,
 }
 RESULTS = Path(".bench/results.json")

@@ -82,9 +82,7 @@ class LanceVectors:
         async def search(table: AsyncTable) -> list[Found]:
             async def ask(wanted: int) -> list[Found]:
                 query = table.query().nearest_to(question).distance_type("cosine").limit(wanted)
-                query = self._upkeep.tuned(query, wanted)
-                if allowed is not None:
-                    query = query.where(allowed)
+                query = await self._upkeep.tuned(table, query, allowed)
                 rows = await query.select(["id", "conversation", "_distance"]).to_arrow()
                 return [found(r["id"], r["conversation"], 1 - r["_distance"]) for r in rows.to_pylist()]
 
@@ -144,9 +142,7 @@ class LanceVectors:
 
         await self._call(tenant, delete)
 
-    async def _call(
-        self, tenant: str, use: Callable[[AsyncTable], Awaitable[T]], create: bool = False
-    ) -> T | None:
+    async def _call(self, tenant: str, use: Callable[[AsyncTable], Awaitable[T]], create: bool = False) -> T | None:
         """What `use` makes of the tenant's table; None where there is none."""
 
         async def call() -> T | None:

@@ -66,8 +66,11 @@ def condition(where: Where | None) -> Expr | None:
     """None: everything."""
     if where is None:
         return None
-    parts = [col(name) == lit(value) for name in ("user", "conversation", "role", "intent")
-             if (value := getattr(where, name)) is not None]
+    parts = [
+        col(name) == lit(value)
+        for name in ("user", "conversation", "role", "intent")
+        if (value := getattr(where, name)) is not None
+    ]
     if where.other_than is not None:
         parts.append(col("conversation") != lit(where.other_than))
     if where.since is not None:

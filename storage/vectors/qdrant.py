@@ -1,7 +1,7 @@
 """Vectors in Qdrant: one collection a space, whose points carry their tenant.
 
-One collection, not one a tenant: each costs the server memory and files whatever it holds, and Qdrant keeps one tenant's
-points together by an index of the tenant (https://qdrant.tech/documentation/guides/multitenancy/).
+One collection, not one a tenant: each costs the server memory and files, whatever it holds, and Qdrant keeps a tenant's
+points together where their tenant is indexed (https://qdrant.tech/documentation/guides/multitenancy/).
 """
 
 import uuid
@@ -174,7 +174,7 @@ class QdrantVectors:
 
     async def _indices(self) -> None:
         kinds: dict[str, Any] = {"tenant": q.KeywordIndexParams(type=q.KeywordIndexType.KEYWORD, is_tenant=True)}
-        kinds |= {name: q.PayloadSchemaType.KEYWORD for name in KEYWORDS} | {"at": q.PayloadSchemaType.FLOAT}
+        kinds |= dict.fromkeys(KEYWORDS, q.PayloadSchemaType.KEYWORD) | {"at": q.PayloadSchemaType.FLOAT}
         for name, kind in kinds.items():
             await self._client.create_payload_index(self._space.name, name, field_schema=kind, wait=True)
 

@@ -157,7 +157,12 @@ class PineconeDouble:
         self._read(space)
         question = np.asarray(body["vector"], np.float32)
         scored = [
-            (float(np.dot(question, vector["values"]) / (np.linalg.norm(question) * np.linalg.norm(vector["values"]))), vector)
+            (
+                float(
+                    np.dot(question, vector["values"]) / (np.linalg.norm(question) * np.linalg.norm(vector["values"]))
+                ),
+                vector,
+            )
             for vector in reversed(space.vectors.values())  # of equally near ones, any order is allowed
             if allowed(vector["metadata"])
         ]

@@ -47,7 +47,9 @@ async def test_an_empty_index_finds_nothing_and_lets_itself_be_asked_anything(ve
 
 
 async def test_the_nearest_come_first_with_their_cosine(vectors):
-    await vectors.upsert("tenant_a", [record("far", -1), record("near", 3, 4), record("exact", 1), record("side", 0, 1)])
+    await vectors.upsert(
+        "tenant_a", [record("far", -1), record("near", 3, 4), record("exact", 1), record("side", 0, 1)]
+    )
     assert await vectors.search("tenant_a", unit(1), 3) == [
         Found("exact", "conv_1", 1.0),
         Found("near", "conv_1", 0.6),
@@ -311,6 +313,6 @@ async def test_a_space_of_another_embedder_is_refused_by_name(backend, vectors, 
         with pytest.raises(SpaceMismatch) as raised:
             await ask(backend.open(other))
         assert str(other) in str(raised.value) and str(SPACE) in str(raised.value)
-        again = pickle.loads(pickle.dumps(raised.value))
+        again = pickle.loads(pickle.dumps(raised.value))  # noqa: S301
         assert (str(again), again.args) == (str(raised.value), raised.value.args)
     assert await ids(vectors) == ["msg_1"]

@@ -116,7 +116,13 @@ async def test_two_rounds_of_upkeep_remove_what_was_deleted_or_replaced_from_the
     await store.optimise("tenant_a")
     await store.optimise("tenant_a")
     assert holding(tmp_path, as_stored(stays.vector))
-    for gone in (as_stored(deleted.vector), as_stored(replaced.vector), b"identity-0100", b"person-0100", b"person-0200"):
+    for gone in (
+        as_stored(deleted.vector),
+        as_stored(replaced.vector),
+        b"identity-0100",
+        b"person-0100",
+        b"person-0200",
+    ):
         assert holding(tmp_path, gone) == []
     assert await store.count("tenant_a") == 599
     assert (await store.search("tenant_a", stays.vector, 1))[0].id == stays.id
@@ -183,6 +189,32 @@ async def test_an_indexed_table_finds_new_rows_not_deleted_ones_and_filters_exac
     await store.delete("tenant_a", [f"msg_{n:04}" for n in range(300)])
     await store.optimise("tenant_a")  # below the size of an index
     assert len(await store.search("tenant_a", question, 500)) == await store.count("tenant_a") == 199
+
+
+async def test_an_index_is_made_anew_when_its_table_has_doubled_and_goes_when_it_is_small(tmp_path):
+    store = LanceVectors(tmp_path, SPACE, INDEXED)
+    rows = np.random.default_rng(3).standard_normal((900, SPACE.dimensions))
+    made_with = []
+    for until in (299, 400, 700, 900):
+        await store.upsert("tenant_a", [record(f"msg_{n:04}", *rows[n]) for n in range(until)])
+        await store.optimise("tenant_a")
+        made_with += [[int(path.read_text()) for path in tmp_path.glob("*.indexed")]]
+    assert made_with == [[], [400], [400], [900]] or made_with == [[], [400], [700], [900]]  # replaced rows: made anew
+    assert await store.count("tenant_a") == 900
+
+
+@pytest.mark.parametrize("text", ["it's", "' OR '1'='1", 'a"b', "back\\'", "новый 🙂", "%_", "line\nbreak", ""])
+@pytest.mark.parametrize("few", [10, 2_000], ids=["by index", "exactly"])
+async def test_an_indexed_search_applies_a_condition_whatever_text_it_holds(tmp_path, monkeypatch, text, few):
+    monkeypatch.setattr("storage.vectors.lance_upkeep.FEW", few)
+    store = LanceVectors(tmp_path, SPACE, INDEXED)
+    rows = np.random.default_rng(4).standard_normal((400, SPACE.dimensions))
+    await store.upsert(
+        "tenant_a", [record(f"msg_{n}", *row, user=text if n < 30 else "u") for n, row in enumerate(rows)]
+    )
+    await store.optimise("tenant_a")
+    found = await store.search("tenant_a", unit(1), 100, Where(user=text, since=0.5, other_than=text))
+    assert {one.id for one in found} == {f"msg_{n}" for n in range(30)}
 
 
 async def test_searches_and_writes_go_on_during_upkeep(tmp_path):
