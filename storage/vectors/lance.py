@@ -38,7 +38,7 @@ PATIENCE = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)  # seconds before the next try, of w
 FAILURES = (OSError, RuntimeError, ValueError)
 MISTAKES = re.compile(r"invalid user input|LanceError\(Schema\)|InvalidInput", re.IGNORECASE)
 GONE = re.compile(r"table .* was not found", re.IGNORECASE)
-FILES = re.compile(r"was not found|\bIO\b|\bOs \{")  # what a ValueError says that is none
+FILES = re.compile(r"was not found|already exists|\bIO\b|\bOs \{")  # what a ValueError says that is none
 
 
 class LanceVectors:
@@ -73,7 +73,7 @@ class LanceVectors:
     async def delete_tenant(self, tenant: str) -> None:
         # The emptied table stays: one made anew would repeat the version numbers that other processes remember.
         await self._delete(tenant, col("at") == col("at"))
-        await self._call(tenant, lambda table: self._upkeep.emptied(table, self._folder, self._name(tenant)))
+        await self._call(tenant, self._upkeep.emptied)
 
     async def search(self, tenant: str, vector: Embedding, limit: int, where: Where | None = None) -> list[Found]:
         check_question(self._space, vector, limit)

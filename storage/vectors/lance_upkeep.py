@@ -38,7 +38,7 @@ class Upkeep:
     indexed table may stay in its files and index, because making that anew takes long.
     """
 
-    indexed_from: int = 100_000
+    indexed_from: int = 20_000
     scalars_from: int = 10_000
     kept: float = 60
     purge_after: float = 24 * 3600
@@ -84,12 +84,11 @@ class Upkeep:
             await self._prune(table)
             await asyncio.to_thread(_taken(folder, name).unlink, missing_ok=True)
 
-    async def emptied(self, table: AsyncTable, folder: Path, name: str) -> None:
-        """Remove what an empty table leaves on the disk, at once."""
+    async def emptied(self, table: AsyncTable) -> None:
+        """Remove what the rows of a table that has none left on the disk, at once."""
         for index in await table.list_indices():
             await table.drop_index(index.name)
         await table.optimize(cleanup_older_than=timedelta(milliseconds=1))
-        await self.forget(folder, name)
 
     async def _prune(self, table: AsyncTable) -> None:
         await table.optimize(cleanup_older_than=timedelta(seconds=self.kept))
@@ -104,7 +103,7 @@ class Upkeep:
                 await table.drop_index("vector_idx")
         elif anew or "vector" not in indexed or await asyncio.to_thread(_outgrown, built, rows):
             parts = min(max(rows // PARTITION, 1), MOST_PARTITIONS)
-            index = IvfSq(distance_type="cosine", num_partitions=parts, max_iterations=ITERATIONS)
+            index: Any = IvfSq(distance_type="cosine", num_partitions=parts, max_iterations=ITERATIONS)
             await table.create_index("vector", config=index, replace=True)
             await asyncio.to_thread(built.write_text, str(rows))
 
