@@ -72,7 +72,7 @@ class LanceVectors:
 
     async def delete_tenant(self, tenant: str) -> None:
         # The emptied table stays: one made anew would repeat the version numbers that other processes remember.
-        await self._delete(tenant, col("at") == col("at"))
+        await self._delete(tenant, col("id") == col("id"))
         await self._call(tenant, self._upkeep.emptied)
 
     async def search(self, tenant: str, vector: Embedding, limit: int, where: Where | None = None) -> list[Found]:
