@@ -81,8 +81,8 @@ class VectorStore(Protocol):
     async def search(self, tenant: str, vector: Embedding, limit: int, where: Where | None = None) -> list[Found]:
         """The nearest records that `where` allows, the nearest first; equally near ones in order of `id`.
 
-        `limit`: 1 to 1,000. Ones whose scores differ by less than 1e-6 are equally near; at the cut, up to 10,000
-        records are put in order.
+        `limit`: 1 to 1,000. Scores are rounded to 6 decimals, and equal ones are equally near; to put these in order at
+        the cut, up to 10,000 records are read. With an index, a record in some hundreds may be missed.
         """
         ...
 
