@@ -26,6 +26,7 @@ from benchmarks import (
     rollouts,
     routing,
     soak,
+    understanding,
     vllm,
 )
 from benchmarks.comparison import compare
@@ -41,6 +42,7 @@ COMMANDS = {
     "fairness": fairness,
     "fallback": fallback,
     "hot-memory": hot_memory,
+    "intents": understanding,
     "kill": kill,
     "overload": overload,
     "pooler": pooler,

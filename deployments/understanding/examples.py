@@ -36,9 +36,8 @@ def check_examples(examples: Sequence[Example]) -> None:
     # the same text twice teaches once
     counts = Counter(names.values())
     if len(counts) < FEWEST_INTENTS:
-        raise InvalidExamples(
-            f"{FEWEST_INTENTS} intents or more are needed, and these examples name {', '.join(map(_shown, counts)) or 'none'}"
-        )
+        named = ", ".join(map(_shown, counts)) or "none"
+        raise InvalidExamples(f"{FEWEST_INTENTS} intents or more are needed, and these examples name {named}")
     for intent, count in counts.items():
         if count < FEWEST_EXAMPLES:
             raise InvalidExamples(

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import log
 
 import numpy as np
@@ -32,7 +33,7 @@ class Sparse:
 def counted(text: str) -> Counter[int]:
     """How often each bucket's grams occur. Every number is the same word."""
     words = ["0" if word.isdecimal() else word for word in _WORD.findall(text[:READ].casefold())]
-    pairs = [f"{left} {right}" for left, right in zip(words, words[1:], strict=False)]
+    pairs = [f"{left} {right}" for left, right in pairwise(words)]
     return Counter(zlib.crc32(gram.encode("utf-8", "replace")) % BUCKETS for gram in words + pairs)
 
 
