@@ -1,7 +1,7 @@
 """Kernel ridge regression on one-hot intents: a Gaussian process's mean, with its leave-one-out answers for nothing.
 
-Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapters 2 and 5; above `LANDMARKS` examples the
-kernel is approximated from that many of them (Nyström; Williams and Seeger 2000).
+Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapters 2 and 5; above `EXACT` examples the
+kernel is approximated from `LANDMARKS` of them (Nyström; Williams and Seeger 2000).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from deployments.understanding.grams import BUCKETS, Sparse
 
+EXACT = 16_000  # takes 4 bytes a pair while it trains: 1 GB
 LANDMARKS = 4000
+BLOCK = 1000  # rows
 JITTER = 1e-3  # keeps single precision's Cholesky of landmarks that lie close together
 
 Floats = NDArray[np.float32]
@@ -77,7 +79,7 @@ def fit(kernel: Kernel, embeddings: Floats, words: Sparse, targets: Floats, land
 
 def chosen_landmarks(intents: Index, always: Index, generator: np.random.Generator) -> Index:
     """All examples if they are few enough; otherwise `always` and a like share of each intent, ascending."""
-    if len(intents) <= LANDMARKS:
+    if len(intents) <= EXACT:
         return np.arange(len(intents))
     rest = np.setdiff1d(np.arange(len(intents)), always)
     rest = generator.permutation(rest)
@@ -90,13 +92,23 @@ def chosen_landmarks(intents: Index, always: Index, generator: np.random.Generat
 
 
 def _exact(kernel: Kernel, gram: Floats, targets: Floats) -> Fit:
-    from scipy.linalg import cho_factor, cho_solve
+    """In the memory of `gram`, of which LAPACK sees the transpose."""
+    from scipy.linalg.lapack import spotrf, spotri, spotrs
 
-    gram[np.diag_indices(len(gram))] += np.float32(kernel.noise)
-    inverse = cho_solve(cho_factor(gram, lower=True, check_finite=False), np.eye(len(gram), dtype=np.float32))
-    weights = inverse @ targets
     noise = np.float32(kernel.noise)
-    return Fit(weights, np.arange(len(gram)), targets, noise * weights, noise * inverse, exact=True)
+    gram[np.diag_indices(len(gram))] += noise
+    root, failed = spotrf(gram.T, lower=1, overwrite_a=1)
+    if failed:
+        raise np.linalg.LinAlgError("the kernel of these examples is not positive definite")
+    weights = np.ascontiguousarray(spotrs(root, targets, lower=1)[0])
+    inverse = spotri(root, lower=1, overwrite_c=1)[0].T
+    for start in range(0, len(inverse), BLOCK):  # its upper triangle is filled
+        rows = slice(start, start + BLOCK)
+        square = inverse[rows, rows]
+        square[:] = np.triu(square) + np.triu(square, 1).T
+        inverse[start + BLOCK :, rows] = inverse[rows, start + BLOCK :].T
+    inverse *= noise
+    return Fit(weights, np.arange(len(inverse)), targets, noise * weights, inverse, exact=True)
 
 
 def _approximate(kernel: Kernel, gram: Floats, targets: Floats, landmarks: Index) -> Fit:
@@ -118,8 +130,8 @@ def _between(kernel: Kernel, embeddings: Floats, grams: Any, landmarks: Index) -
     """(examples, landmarks), a block of rows at a time: few copies of what may be large."""
     found = np.empty((len(embeddings), len(landmarks)), np.float32)
     others, other_grams = embeddings[landmarks].T, grams[landmarks].T.tocsc()
-    for start in range(0, len(embeddings), 1000):
-        rows = slice(start, start + 1000)
+    for start in range(0, len(embeddings), BLOCK):
+        rows = slice(start, start + BLOCK)
         found[rows] = kernel.of(embeddings[rows] @ others, (grams[rows] @ other_grams).toarray())
     return found
 
@@ -133,4 +145,4 @@ def _matrix(rows: Sparse) -> Any:
 
 def one_hot(intents: Sequence[int] | Index, count: int) -> Floats:
     """float32 (examples, count)."""
-    return np.eye(count, dtype=np.float32)[np.asarray(intents)]
+    return np.asarray(np.eye(count)[np.asarray(intents)], np.float32)

@@ -16,7 +16,7 @@ from tests.unit.understanding.toy import encode, examples
 def drawn(scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Scores whose softmax, at `scale`, is how often each intent is right."""
     generator = np.random.default_rng(0)
-    logits = generator.normal(size=(4000, 5)) * 2
+    logits = generator.normal(size=(2000, 5)) * 2
     probabilities = np.exp(log_softmax(logits))
     intents = np.array([generator.choice(5, p=row / row.sum()) for row in probabilities])
     return (logits / scale).astype(np.float32), intents
@@ -25,9 +25,9 @@ def drawn(scale: float) -> tuple[np.ndarray, np.ndarray]:
 def test_a_temperature_is_found_again() -> None:
     scores, intents = drawn(7.0)
     (weight,), _ = weighed([scores], intents)
-    assert weight == pytest.approx(7.0, rel=0.1)
+    assert weight == pytest.approx(7.0, rel=0.15)
     confidences = np.exp(log_softmax(weight * scores))
-    assert calibration_error(confidences.max(1), confidences.argmax(1) == intents) < 0.03
+    assert calibration_error(confidences.max(1), confidences.argmax(1) == intents) < 0.04
 
 
 def test_a_view_that_says_nothing_gets_little_weight() -> None:
@@ -40,10 +40,10 @@ def test_a_view_that_says_nothing_gets_little_weight() -> None:
 
 def test_the_threshold_lets_the_agreed_share_be_refused_and_the_score_falls_with_the_total() -> None:
     generator = np.random.default_rng(2)
-    known, foreign = generator.normal(5, 1, 1000), generator.normal(1, 1, 300)
+    known, foreign = generator.normal(5, 1, 500), generator.normal(1, 1, 150)
     found = scope(known.astype(np.float32), foreign.astype(np.float32))
     refused = [found.score(total) > found.threshold for total in known]
-    assert np.mean(refused) == pytest.approx(FALSE_ALARMS, abs=0.002)
+    assert np.mean(refused) == pytest.approx(FALSE_ALARMS, abs=0.003)
     assert np.mean([found.score(total) > found.threshold for total in foreign]) > 0.9
     falling = [found.score(total) for total in np.linspace(0, 6, 50)]
     assert all(before > after for before, after in pairwise(falling))

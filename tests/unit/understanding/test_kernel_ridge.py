@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deployments.understanding import grams
+from deployments.understanding import grams, kernel_ridge
 from deployments.understanding.grams import Postings, Sparse, vector
 from deployments.understanding.kernel_ridge import Fit, Kernel, chosen_landmarks, fit, one_hot
 from tests.unit.understanding.toy import encode, examples
@@ -34,6 +34,13 @@ def test_leaving_one_out_is_what_a_fit_without_it_says() -> None:
         assert alone[left] == pytest.approx(scores(fitted(rest), rest, TEXTS[left]), abs=2e-3)
 
 
+def test_blocks_put_the_inverse_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = fitted(list(range(24)))
+    monkeypatch.setattr(kernel_ridge, "BLOCK", 7)
+    assert fitted(list(range(24))).spread == pytest.approx(whole.spread, abs=1e-6)
+    assert whole.spread == pytest.approx(whole.spread.T)
+
+
 def test_leaving_an_intent_out_is_what_a_fit_without_it_says() -> None:
     everything, group = list(range(24)), list(range(6, 12))
     rest = [row for row in everything if row not in group]
@@ -53,7 +60,8 @@ def test_landmarks_that_span_all_examples_give_the_exact_answer_and_so_does_leav
 
 
 def test_landmarks_are_shared_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deployments.understanding.kernel_ridge.LANDMARKS", 12)
+    monkeypatch.setattr(kernel_ridge, "LANDMARKS", 12)
+    monkeypatch.setattr(kernel_ridge, "EXACT", 61)
     intents = np.array([0] * 40 + [1] * 20 + [0, 1])
     kept = chosen_landmarks(intents, np.array([60, 61]), np.random.default_rng(0))
     assert len(kept) == 12 and {60, 61} <= set(kept.tolist())
