@@ -21,7 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=DATA, help=f"folder that holds banking77/ and others ({DATA})")
     parser.add_argument("--seeds", type=_numbers, default=[1, 2, 3, 4, 5], help="of samples (1,2,3,4,5)")
     parser.add_argument("--only", default="", help="settings whose name contains this")
-    parser.add_argument("--quick", action="store_true", help="only the baseline and the product's heads")
+    parser.add_argument(
+        "--methods", type=lambda text: text.split(","), default=[""], help="methods whose name contains one of these"
+    )
     parser.add_argument("--markdown", action="store_true", help="tables for the documentation")
     parser.add_argument("--output", type=Path, help="figures as JSON")
     parser.set_defaults(run=run)
@@ -44,7 +46,7 @@ def run(chosen: argparse.Namespace, console: Console) -> None:
 def study(found: Sequence[Setting], vectors: Vectors, chosen: argparse.Namespace, console: Console) -> None:
     """Each method on each setting; the mean over the seeds where examples are sampled."""
     from benchmarks.understanding.measure import Row, mean, measure
-    from benchmarks.understanding.methods import METHODS, PRODUCT, SLOW
+    from benchmarks.understanding.methods import METHODS, SLOW
     from benchmarks.understanding.report import markdown, table
 
     kept: list[dict[str, object]] = []
@@ -56,7 +58,7 @@ def study(found: Sequence[Setting], vectors: Vectors, chosen: argparse.Namespace
                     vectors.prepare([example.text for example in part])
         rows: list[tuple[str, Row]] = []
         for name, method in METHODS.items():
-            if (chosen.quick and name not in PRODUCT) or (setting.shots is None and name in SLOW):
+            if not any(part in name for part in chosen.methods) or (setting.shots is None and name in SLOW):
                 continue
             with console.status(f"{setting.name}: {name}"):
                 rows.append((name, mean([measure(setting, method, vectors, seed) for seed in seeds])))

@@ -116,9 +116,8 @@ def best_head(examples: Sequence[Example], encode: Encode, seed: int) -> Predict
     return train(examples, encode, embedder="study", effort="best", seed=seed)
 
 
-BASELINE = "frozen encoder, logistic regression"
 METHODS: dict[str, Method] = {
-    BASELINE: logistic,
+    "frozen encoder, logistic regression": logistic,
     "… names as examples": logistic_with_names,
     "… names, whitened": logistic_whitened,
     "prototypes": prototypes,
@@ -128,7 +127,6 @@ METHODS: dict[str, Method] = {
     "head, effort first": first_head,
     "head, effort best": best_head,
 }
-PRODUCT = (BASELINE, "head, effort first", "head, effort best")
 SLOW = ("support vectors, names", "character n-grams")  # with thousands of examples
 
 
