@@ -9,12 +9,18 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 FALSE_ALARMS = 0.04  # of texts that are in scope, the share that the threshold lets be refused
 STEEPEST = 200.0
+FLOOR = 0.01  # of scores that are near 0 for what an intent is not, and near 1 for what it is
 
 
 def log_softmax(scores: Floats) -> Floats:
     """Along the last axis."""
     shifted = scores - scores.max(-1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)), np.float32)
+
+
+def floored_log(scores: Floats) -> Floats:
+    """Elementwise; with the scores themselves it bends their softmax, and leaves their order as it is."""
+    return np.asarray(np.log(np.maximum(scores, np.float32(FLOOR))), np.float32)
 
 
 def log_total(scores: Floats) -> Floats:

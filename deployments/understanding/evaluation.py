@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deployments.understanding.training import Encode
 from domain.errors import InvalidExamples
@@ -75,7 +77,7 @@ def scored(intents: Sequence[str], answers: Sequence[tuple[str, float]]) -> Eval
     )
 
 
-def calibration_error(confidences: np.ndarray, right: np.ndarray) -> float:  # type: ignore[type-arg]
+def calibration_error(confidences: NDArray[Any], right: NDArray[Any]) -> float:
     """In `BINS` bins of equal width (Guo et al. 2017, arXiv:1706.04599)."""
     bins = np.minimum((confidences * BINS).astype(int), BINS - 1)
     gaps = [

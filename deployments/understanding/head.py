@@ -4,10 +4,12 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from deployments.understanding.calibration import Scope, log_softmax, log_total
+from deployments.understanding.calibration import Scope, floored_log, log_softmax, log_total
 from deployments.understanding.grams import BUCKETS, Floats, Postings, Sparse, vector
 from deployments.understanding.kernel_ridge import Kernel
 from domain.understanding import Prediction, Ranked
@@ -26,9 +28,10 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """How much each view's scores count."""
+    """How much each view counts: the kernel's scores, their logs, the logistic regression's log probabilities."""
 
-    kernel: float
+    scores: float
+    logs: float
     linear: float
 
 
@@ -68,7 +71,7 @@ class Head:
             raise ValueError(f"an embedding has {self.landmarks.shape[1]} dimensions here, and this one {given.shape}")
         near = self.kernel.of(self.landmarks @ given, self._postings.product(*vector(text, self.frequencies)))
         scores: Floats = near @ self.weights
-        mixed = self.mixture.kernel * scores
+        mixed = self.mixture.scores * scores + self.mixture.logs * floored_log(scores)
         if self.mixture.linear:
             mixed += self.mixture.linear * log_softmax(self.linear.weights @ given + self.linear.bias)
         return scores, log_softmax(mixed)
@@ -125,7 +128,7 @@ class Head:
         return head
 
 
-def _whole(array: np.ndarray, kind: type) -> np.ndarray:  # type: ignore[type-arg]
+def _whole(array: NDArray[Any], kind: type) -> NDArray[Any]:
     if array.dtype != kind:
         raise ValueError(f"{array.dtype} where {kind.__name__} belongs")
     return array

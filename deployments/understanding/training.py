@@ -4,14 +4,13 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.understanding import grams
-from deployments.understanding.calibration import Scope, log_total, scope, weighed
+from deployments.understanding.calibration import Scope, floored_log, log_softmax, log_total, scope, weighed
 from deployments.understanding.examples import check_examples, different, explained
 from deployments.understanding.grams import Floats, Sparse
 from deployments.understanding.head import Head, Linear, Mixture
@@ -24,8 +23,8 @@ Progress = Callable[[float, str], None]
 
 REGULARISATION = 20.0  # scikit-learn's C
 FOLDS = 5
-TRIED = [Kernel(width, words) for width, words in product((2.0, 3.0), (0.0, 0.1, 0.2))]
-FEW = 2000  # examples, up to which kernels are tried; above, the usual one
+MANY = 2000  # examples, from which on a second view pays
+LEAST = 0.01  # of the scores themselves: what lies below the logs' floor keeps its order
 TOGETHER = 256  # texts embedded between two signs of life
 
 
@@ -42,8 +41,8 @@ def train(
     """A head for the intents of `examples`; names and `descriptions` of intents are examples too.
 
     `encode`: texts → float32 (texts, dimensions), unit length. `embedder`: name and revision of what encodes. "first"
-    leaves out the search for a kernel and the second view. `progress`: called with the share done, in [0, 1], and what
-    is done next. The same arguments make the same head.
+    leaves out the second view, which pays from MANY examples on. `progress`: called with the share done, in [0, 1], and
+    what is done next. The same arguments make the same head.
 
     Raises `InvalidExamples`; what `encode` raises is passed on.
     """
@@ -61,21 +60,22 @@ def train(
     real = np.arange(len(own))
 
     progress(0.5, "fitting")
+    kernel = Kernel()
     landmarks = chosen_landmarks(intents, np.arange(len(own), len(texts)), generator)
-    kernel, found = _fitted(embeddings, words, intents, len(labels), landmarks, real, effort)
+    found = fit(kernel, embeddings, words, one_hot(intents, len(labels)), landmarks)
     alone = found.without_each()[real]
     linear = Linear(np.zeros((len(labels), embeddings.shape[1]), np.float32), np.zeros(len(labels), np.float32))
-    if effort == "first":
+    if effort == "first" or len(own) < MANY:
         progress(0.9, "calibrating")
-        (weight,), _ = weighed([alone], intents[real])
-        mixture = Mixture(weight, 0.0)
+        first, second = weighed([alone, floored_log(alone)], intents[real])[0]
+        mixture = Mixture(max(first, LEAST), second, 0.0)
     else:
         progress(0.6, "fitting the second view")
         linear = _logistic(embeddings, intents, len(labels))
         unseen = _out_of_fold(embeddings, intents, len(labels), real, generator, progress)
         progress(0.9, "calibrating")
-        (first, second), _ = weighed([alone, unseen], intents[real])
-        mixture = Mixture(first, second)
+        first, second = weighed([alone, unseen], intents[real])[0]
+        mixture = Mixture(first, 0.0, second)
     limits = _scope(found, alone, intents, len(own), len(labels), generator)
     progress(1.0, "done")
     return Head(
@@ -101,22 +101,6 @@ def _embedded(texts: Sequence[str], encode: Encode, progress: Callable[[float], 
     return np.concatenate(found).astype(np.float16).astype(np.float32)
 
 
-def _fitted(
-    embeddings: Floats, words: Sparse, intents: Index, count: int, landmarks: Index, real: Index, effort: Effort
-) -> tuple[Kernel, Fit]:
-    """The kernel whose leave-one-out answers are the most probable, and its fit."""
-    targets = one_hot(intents, count)
-    tried = TRIED if effort == "best" and len(intents) <= FEW else [Kernel()]
-    best: tuple[float, Kernel, Fit] | None = None
-    for kernel in tried:
-        found = fit(kernel, embeddings, words, targets, landmarks)
-        loss = weighed([found.without_each()[real]], intents[real])[1] if len(tried) > 1 else 0.0
-        if best is None or loss < best[0]:
-            best = (loss, kernel, found)
-    assert best is not None
-    return best[1], best[2]
-
-
 def _logistic(embeddings: Floats, intents: Index, count: int) -> Linear:
     """Every intent occurs; two of them are one row in scikit-learn, and two here."""
     from sklearn.linear_model import LogisticRegression
@@ -132,8 +116,6 @@ def _out_of_fold(
     embeddings: Floats, intents: Index, count: int, real: Index, generator: np.random.Generator, progress: Progress
 ) -> Floats:
     """(real examples, intents) log probabilities by models that have not seen them."""
-    from deployments.understanding.calibration import log_softmax
-
     folds = np.empty(len(real), np.int64)
     for intent in range(count):
         own = generator.permutation(np.flatnonzero(intents[real] == intent))

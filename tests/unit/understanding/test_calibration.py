@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from deployments.understanding.calibration import FALSE_ALARMS, log_softmax, log_total, scope, weighed
+from deployments.understanding.calibration import FALSE_ALARMS, floored_log, log_softmax, log_total, scope, weighed
 from deployments.understanding.evaluation import calibration_error, evaluate, scored
 from deployments.understanding.training import train
 from domain.errors import InvalidExamples
@@ -53,6 +53,13 @@ def test_the_threshold_lets_the_agreed_share_be_refused_and_the_score_falls_with
 def test_a_score_falls_even_where_the_foreign_look_known() -> None:
     found = scope(np.full(50, 1, np.float32), np.full(50, 2, np.float32))
     assert found.score(0.5) > found.score(1.5)
+
+
+def test_logs_bend_probabilities_and_keep_their_order() -> None:
+    scores = np.array([-0.2, 0.0, 0.1, 0.4, 0.9], np.float32)
+    bent = 3 * scores + 2 * floored_log(scores)
+    assert list(np.argsort(bent)) == [0, 1, 2, 3, 4]
+    assert np.isfinite(bent).all()
 
 
 def test_a_total_is_a_log_of_summed_powers() -> None:

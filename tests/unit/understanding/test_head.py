@@ -16,9 +16,14 @@ from domain.understanding import Example, IntentModel
 from tests.unit.understanding.toy import DIMENSIONS, encode, examples
 
 
-@pytest.fixture(scope="module", params=["first", "best"])
+@pytest.fixture(scope="module", params=["one view", "two views"])
 def head(request: pytest.FixtureRequest) -> Head:
-    return train(examples(), encode, embedder="toy@1", effort=request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "two views":
+            patch.setattr("deployments.understanding.training.MANY", 0)
+        found = train(examples(), encode, embedder="toy@1")
+    assert bool(found.linear.weights.any()) == (request.param == "two views")
+    return found
 
 
 def changed(head: Head, **arrays: Any) -> bytes:
@@ -153,7 +158,8 @@ def test_a_description_teaches_words_that_no_example_has() -> None:
     )
 
 
-def test_progress_rises_to_one() -> None:
+def test_progress_rises_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.understanding.training.MANY", 0)
     told: list[tuple[float, str]] = []
     train(examples(), encode, embedder="toy@1", progress=lambda share, stage: told.append((share, stage)))
     shares = [share for share, _ in told]
