@@ -27,6 +27,7 @@ from benchmarks import (
     rollouts,
     routing,
     soak,
+    understanding,
     vectors,
     vllm,
 )
@@ -44,6 +45,7 @@ COMMANDS = {
     "fairness": fairness,
     "fallback": fallback,
     "hot-memory": hot_memory,
+    "intents": understanding,
     "kill": kill,
     "overload": overload,
     "pooler": pooler,

@@ -91,6 +91,14 @@ class IdempotencyMismatch(BrainError):
     code = "idempotency_mismatch"
 
 
+class InvalidExamples(BrainError):
+    """An intent model cannot be trained from these examples."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "invalid_examples"
+
+
 class BudgetExceeded(BrainError):
     """The tenant's budget for this period is spent."""
 
