@@ -83,6 +83,26 @@ class ConversationBusy(BrainError):
     code = "conversation_busy"
 
 
+class NameTaken(BrainError):
+    """There is one of this name already."""
+
+    status = 409
+    type = "conflict_error"
+    code = "name_taken"
+
+
+class InvalidExamples(BrainError):
+    """No head can be trained from these examples; the message names what is wrong."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "invalid_examples"
+
+    def __init__(self, message: str, param: str | None = "examples") -> None:
+        super().__init__(message, param)  # pickle rebuilds an exception from args
+        self.param = param
+
+
 class IdempotencyMismatch(BrainError):
     """This idempotency key was used with another body."""
 
