@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
+from domain.slots import SlotDefinition
 from domain.understanding import Example
 
 MOST_EXAMPLES = 50_000
@@ -18,19 +20,6 @@ Effort = Literal["first", "best"]
 TrainingStatus = Literal["queued", "running", "completed", "failed"]
 
 
-class Slot(BaseModel):
-    """What of a text an intent needs to know. `values`: what it may be, by name, with other words for each."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$")]
-    kind: Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,31}$")] = "text"
-    description: Annotated[str, Field(max_length=2000)] = ""
-    values: dict[str, list[str]] = {}
-    pattern: Annotated[str, Field(max_length=500)] | None = None
-    required: bool = False
-
-
 class DefinedIntent(BaseModel):
     """An intent of a tenant. `needs_products`: whether an answer has to know the catalogue's products."""
 
@@ -39,7 +28,7 @@ class DefinedIntent(BaseModel):
     name: str
     description: str = ""
     examples: list[str] = []
-    slots: list[Slot] = []
+    slots: list[SlotDefinition] = []
     needs_products: bool = False
     created_at: datetime
     updated_at: datetime
@@ -78,3 +67,26 @@ class TrainingRequest:
     @property
     def descriptions(self) -> dict[str, str]:
         return {name: text for name, one in self.definitions.items() if (text := one.get("description"))}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A training in a trainer's hands: what it writes counts while the claim holds. `attempt` counts claims."""
+
+    tenant: str
+    id: str
+    trainer: UUID
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewHead:
+    """`embedder`: name and revision of the one it was trained with. `fingerprint`: of what it was trained from.
+    `definitions` as of a `TrainingRequest`."""
+
+    embedder: str
+    artefact: bytes
+    fingerprint: bytes
+    effort: Effort
+    definitions: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)

@@ -1,28 +1,16 @@
 """Trained heads as versions: made by trainings, read by the classifier's replicas, rolled back by administrators."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from domain.intents import Effort
-from storage.intent_trainings import Claim, check_owned
+from domain.intents import Claim, Effort, NewHead
+from storage.intent_trainings import check_owned
 from storage.postgres import Connection, Pool, asking, reading
 from storage.retry import again
 
 KEPT = 20  # versions of a tenant; the active one always
 _DETAILS = "version, embedder, metrics, training_id, effort, active, activated_at, created_at"
-
-
-@dataclass(frozen=True, slots=True)
-class NewHead:
-    """`embedder`: name and revision of the one it was trained with. `definitions` as of a `TrainingRequest`."""
-
-    embedder: str
-    artefact: bytes
-    fingerprint: bytes
-    effort: Effort
-    definitions: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +85,20 @@ class PostgresHeads:
                 KEPT,
             )
         return version
+
+    @again
+    async def describe(self, claim: Claim, effort: Effort, metrics: dict[str, Any]) -> None:
+        """Add to what is known of a training's head. Raises `Fenced` for a lost claim."""
+        async with reading(self._pool, claim.tenant) as lent:
+            await check_owned(lent, claim)
+            await lent.execute(
+                "UPDATE brain.intent_heads SET metrics = metrics || $4::jsonb"
+                " WHERE tenant_id = $1 AND training_id = $2 AND effort = $3",
+                claim.tenant,
+                claim.id,
+                effort,
+                metrics,
+            )
 
     @again
     async def of_training(self, claim: Claim, effort: Effort) -> StoredHead | None:

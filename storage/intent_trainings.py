@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from domain.errors import Fenced, NotFound, Overloaded
-from domain.intents import Training, TrainingRequest
+from domain.intents import Claim, Training, TrainingRequest
 from domain.tenant import Caller
 from domain.understanding import Example
 from storage.idempotency import first_answer, remember
@@ -28,20 +28,6 @@ class NewTraining:
     request: TrainingRequest
     key: str | None = None
     body_hash: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A job in a trainer's hands."""
-
-    tenant: str
-    id: str
-    trainer: uuid.UUID
-    attempt: int
-
-    @property
-    def owner(self) -> tuple[Any, ...]:
-        return self.tenant, self.id, self.trainer, self.attempt
 
 
 class PostgresTrainings:
@@ -78,7 +64,7 @@ class PostgresTrainings:
             return None
         claim = Claim(row["tenant_id"], row["id"], trainer, row["attempt"])
         async with reading(self._pool, claim.tenant) as lent:
-            stored = await lent.fetchval(f"SELECT request FROM brain.intent_trainings WHERE {_OWNED}", *claim.owner)
+            stored = await lent.fetchval(f"SELECT request FROM brain.intent_trainings WHERE {_OWNED}", *_owner(claim))
         return None if stored is None else (claim, _request(stored))
 
     @again
@@ -130,7 +116,7 @@ async def check_owned(lent: Connection, claim: Claim) -> None:
 
 async def _owned(lent: Connection, claim: Claim, changes: str, *values: Any) -> None:
     found = await lent.fetchval(
-        f"UPDATE brain.intent_trainings SET {changes} WHERE {_OWNED} RETURNING 1", *claim.owner, *values
+        f"UPDATE brain.intent_trainings SET {changes} WHERE {_OWNED} RETURNING 1", *_owner(claim), *values
     )
     if found is None:
         raise Fenced("another trainer has this training now")
@@ -168,6 +154,10 @@ async def _training(lent: Connection, tenant: str, training_id: str) -> Training
     if row is None:
         raise NotFound("there is no such training")
     return Training.model_validate(dict(row))
+
+
+def _owner(claim: Claim) -> tuple[Any, ...]:
+    return claim.tenant, claim.id, claim.trainer, claim.attempt
 
 
 def _stored(request: TrainingRequest) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import pytest
 
 from domain.errors import Fenced, IdempotencyMismatch, NameTaken, NotFound, Overloaded
 from domain.ids import new_id
-from domain.intents import TrainingRequest
+from domain.intents import NewHead, TrainingRequest
 from domain.tenant import Caller
 from domain.understanding import Example
 from storage import intents as module
-from storage.intent_heads import KEPT, NewHead, PostgresHeads
+from storage.intent_heads import KEPT, PostgresHeads
 from storage.intent_trainings import ATTEMPTS, MOST_QUEUED, NewTraining, PostgresTrainings
 from storage.intents import NewIntent, PostgresIntents, TooManyIntents
 from storage.pages import PageQuery
@@ -57,7 +57,11 @@ def heads(pool):
 
 
 def new(name="refund", **changes):
-    fields = {"description": "wants money back", "examples": ["my money", "refund me"], "slots": [{"name": "order"}]}
+    fields = {
+        "description": "wants money back",
+        "examples": ["my money", "refund me"],
+        "slots": [{"name": "order", "kind": "order_number"}],
+    }
     return NewIntent(**{"id": new_id("int"), "name": name, "needs_products": True, **fields, **changes})
 
 
