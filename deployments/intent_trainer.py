@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
@@ -31,15 +31,15 @@ R = TypeVar("R")
 class Jobs(Protocol):
     """Trainings as storage keeps them. Every call with a lost claim raises `Fenced`."""
 
-    async def claim(self, trainer: uuid.UUID, lease: float) -> tuple[Claim, TrainingRequest] | None: ...
+    def claim(self, trainer: uuid.UUID, lease: float) -> Awaitable[tuple[Claim, TrainingRequest] | None]: ...
 
-    async def renew(self, claim: Claim, lease: float, progress: float, phase: str) -> None: ...
+    def renew(self, claim: Claim, lease: float, progress: float, phase: str) -> Awaitable[None]: ...
 
-    async def complete(self, claim: Claim, metrics: dict[str, Any]) -> None: ...
+    def complete(self, claim: Claim, metrics: dict[str, Any]) -> Awaitable[None]: ...
 
-    async def fail(self, claim: Claim, error: dict[str, Any]) -> None: ...
+    def fail(self, claim: Claim, error: dict[str, Any]) -> Awaitable[None]: ...
 
-    async def give_back(self, claim: Claim) -> None: ...
+    def give_back(self, claim: Claim) -> Awaitable[None]: ...
 
 
 class Made(Protocol):
@@ -54,11 +54,11 @@ class Made(Protocol):
 class Heads(Protocol):
     """Where heads are kept. A training makes one of each effort, however often it is begun."""
 
-    async def store(self, claim: Claim, new: NewHead) -> int: ...
+    def store(self, claim: Claim, new: NewHead) -> Awaitable[int]: ...
 
-    async def describe(self, claim: Claim, effort: Effort, metrics: dict[str, Any]) -> None: ...
+    def describe(self, claim: Claim, effort: Effort, metrics: dict[str, Any]) -> Awaitable[None]: ...
 
-    async def of_training(self, claim: Claim, effort: Effort) -> Made | None: ...
+    def of_training(self, claim: Claim, effort: Effort) -> Awaitable[Made | None]: ...
 
 
 class IntentTrainer:
@@ -73,7 +73,7 @@ class IntentTrainer:
         self._woken = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "trainer", os.nice, (nice,))
         self._running: asyncio.Task[None] | None = None
-        self._training: _Training | None = None
+        self.busy = False
 
     def start(self) -> None:
         self._running = asyncio.create_task(self._run(), context=contextvars.Context())
@@ -95,13 +95,15 @@ class IntentTrainer:
             try:
                 found = await self._jobs.claim(self._id, LEASE)
                 if found is not None:
-                    self._training = _Training(self._jobs, self._heads, self._embedder, self._thread, *found)
-                    await self._training.run()
+                    self.busy = True
+                    await _Training(self._jobs, self._heads, self._embedder, self._thread, *found).run()
                     continue
             except BrainError as error:
                 log.debug("no training can be claimed now: %s", error)
             except Exception:
                 log.exception("a training was not told how it ended")
+            finally:
+                self.busy = False
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), self._poll)
 

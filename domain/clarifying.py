@@ -2,14 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from domain.carried import carried
 from domain.understanding import Ranked
 
 OTHER = "other"
-SURE = 0.45
-"""An intent at least this probable is taken as meant."""
-NEAR = 0.5
+SURE = 0.5
+"""An intent at least this probable is taken as meant.
+
+Of the 140 messages of intents/validation.yaml the shared set is less sure of 10 in scope, among them 4 of its 13
+mistakes; the question then names the right intent for 8 of the 10 (7 with NEAR at 0.5). At 0.6 it would ask about 19,
+of which 11 were understood.
+"""
+NEAR = 0.3
 """Asked about beside the best one: intents at least this share as probable."""
 MOST_NAMED = 3
 OPENING = "I am not sure that I understand you."
@@ -36,6 +42,10 @@ def clarification(ranked: Sequence[Ranked], titles: Mapping[str, str] | None = N
     told = [f"“{(titles or {}).get(name) or title(name)}”" for name in likely]
     choice = told[0] if len(told) == 1 else f"{', '.join(told[:-1])} or {told[-1]}"
     return Clarification(f"{OPENING} Is this about {choice}?", tuple(likely))
+
+
+def clarification_json(asked: Clarification) -> dict[str, Any]:
+    return {"question": asked.question, "intents": list(asked.intents)}
 
 
 def title(name: str) -> str:
