@@ -19,7 +19,7 @@ from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.postgres import Pool
 
-DIMENSIONS = 64
+DIMENSIONS = 1024
 SHARED = "greeting: [hello there, hi friend]\npayment: [pay by card, my invoice]\nother: [a poem, the weather]\n"
 REFUND = ["refund my order", "i want a refund", "money back please", "give my money back", "refund it now"]
 PARCEL = ["where is my parcel", "parcel tracking", "track my parcel", "parcel not here", "has the parcel shipped"]
