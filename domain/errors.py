@@ -92,15 +92,16 @@ class NameTaken(BrainError):
 
 
 class InvalidExamples(BrainError):
-    """No head can be trained from these examples; the message names what is wrong."""
+    """No head can be trained from these examples, or measured; the message names what is wrong."""
 
     status = 422
     type = "invalid_request_error"
     code = "invalid_examples"
 
-    def __init__(self, message: str, param: str | None = "examples") -> None:
-        super().__init__(message, param)  # pickle rebuilds an exception from args
-        self.param = param
+    @property
+    def param(self) -> str | None:
+        """The field of the request: the second of `args`, where there is one."""
+        return self.args[1] if len(self.args) > 1 else "examples"
 
 
 class IdempotencyMismatch(BrainError):
