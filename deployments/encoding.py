@@ -22,6 +22,7 @@ class Stopped(Exception):
 
 class Encoding:
     """An `Encode` over an embedder of the event loop in which this is made; call it from another thread.
+    `embedder`: its name and revision.
 
     `stopped`: asked before every batch; raises `Stopped` where it is. Raises `Retryable` where the embedder stays away.
     """

@@ -1,80 +1,62 @@
-"""The heads that tenants train: a logistic regression over embeddings, as `domain.understanding.IntentModel`."""
+"""The heads that tenants train: how one is made, read, and measured."""
 
-import io
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments import intent_head
 from deployments.intent_head import Head
+from deployments.linear_model import LinearModel
 from domain.clarifying import OTHER
 from domain.errors import InvalidExamples
 from domain.intents import Effort
-from domain.understanding import Example, IntentModel, Prediction, Ranked
+from domain.understanding import Example, IntentModel
 
 Matrix = NDArray[np.float32]
-THRESHOLD = 0.3
-"""Below it a message is out of scope; chosen on intents/validation.yaml, see `IntentClassifier`."""
-RANKED = 5
-FORMAT = 1
+Encode = Callable[[Sequence[str]], Matrix]
+"""Texts as float32 (texts, dimensions), unit length."""
+Progress = Callable[[float, str], None]
 BINS = 15  # of the expected calibration error (Guo et al. 2017, arXiv:1706.04599)
-
-
-class Encode(Protocol):
-    """Texts as vectors, by the embedder of this name and revision."""
-
-    @property
-    def embedder(self) -> str: ...
-
-    def __call__(self, texts: Sequence[str]) -> Matrix:
-        """float32 (texts, dimensions), unit length."""
-        ...
+CONFUSIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
-class LinearModel:
-    """An `IntentModel`: `head`'s softmax, whose largest probability of a named intent says whether it is one."""
+class IntentScore:
+    """`precision`, `recall` and `f1` in [0, 1], 0 where undefined."""
 
-    head: Head
-    embedder: str = ""
-    threshold: float = THRESHOLD
+    intent: str
+    examples: int
+    precision: float
+    recall: float
+    f1: float
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.head.labels
 
-    def predict(self, text: str, embedding: Sequence[float]) -> Prediction:
-        probabilities = self.head.probabilities(embedding)
-        order = np.argsort(-probabilities)
-        ranked = [Ranked(self.head.labels[i], float(probabilities[i])) for i in order[: RANKED + 1]]
-        named = next(one.confidence for one in ranked if one.name != OTHER)
-        out = ranked[0].name == OTHER or named < self.threshold
-        return Prediction(tuple(ranked[:RANKED]), 1 - named, out)
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """`count` examples of `intent` were taken for `predicted`."""
 
-    def to_bytes(self) -> bytes:
-        buffer = io.BytesIO()
-        told = json.dumps({"format": FORMAT, "embedder": self.embedder, "labels": self.head.labels})
-        np.savez_compressed(buffer, told=np.array(told), weights=self.head.weights, bias=self.head.bias)
-        return buffer.getvalue()
+    intent: str
+    predicted: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Of the most probable intents; `confusions`: the most frequent first, at most CONFUSIONS."""
+
+    accuracy: float
+    macro_f1: float
+    expected_calibration_error: float
+    per_intent: tuple[IntentScore, ...]
+    confusions: tuple[Confusion, ...]
 
 
 def from_bytes(artefact: bytes) -> IntentModel:
     """Raises `ValueError` for what is no head of this code."""
-    try:
-        with np.load(io.BytesIO(artefact), allow_pickle=False) as file:
-            told, weights, bias = json.loads(str(file["told"])), file["weights"], file["bias"]
-        labels = tuple(map(str, told["labels"]))
-        fits = told["format"] == FORMAT and weights.shape[0] == len(labels) == bias.shape[0] >= 2
-    except Exception as error:  # zipfile, numpy and json each have errors of their own for broken data
-        raise ValueError(f"the head cannot be read: {error}") from error
-    if not fits or not (np.isfinite(weights).all() and np.isfinite(bias).all()):
-        raise ValueError("the head is of another kind, or broken")
-    return LinearModel(Head(labels, weights.astype(np.float32), bias.astype(np.float32)), told["embedder"])
+    return LinearModel.from_bytes(artefact)
 
 
 def check_examples(examples: Sequence[Example]) -> None:
@@ -103,23 +85,25 @@ def train(
     examples: Sequence[Example],
     encode: Encode,
     *,
+    embedder: str,
     descriptions: Mapping[str, str] | None = None,
-    effort: Effort = "first",
-    progress: Callable[[float], None] = lambda share: None,
+    effort: Effort = "best",
+    progress: Progress = lambda share, stage: None,
     seed: int = 0,
 ) -> IntentModel:
-    """A head of `examples`. `descriptions` of intents count as examples with effort `best`. `progress` hears a share in
-    [0, 1]. Raises `InvalidExamples`."""
+    """A head of `examples`. `embedder`: name and revision of what encodes. `descriptions` of intents count as examples
+    with effort `best`. `progress` hears a share in [0, 1], and what is done next. Raises `InvalidExamples`."""
     check_examples(examples)
     told = list(examples)
     if effort == "best":
         named = {one.intent for one in examples}
         told += [Example(text, name) for name, text in (descriptions or {}).items() if name in named]
+    progress(0.0, "embedding")
     vectors = encode([one.text for one in told])
-    progress(0.8)
+    progress(0.8, "fitting")
     head = _fitted(vectors, [one.intent for one in told])
-    progress(1.0)
-    return LinearModel(head, encode.embedder)
+    progress(1.0, "done")
+    return LinearModel(head, embedder)
 
 
 def _fitted(vectors: Matrix, intents: Sequence[str]) -> Head:
@@ -130,40 +114,30 @@ def _fitted(vectors: Matrix, intents: Sequence[str]) -> Head:
     return head
 
 
-def evaluate(model: IntentModel, examples: Sequence[Example], encode: Encode) -> dict[str, Any]:
-    """`accuracy`, `macro_f1` and `expected_calibration_error` of the most probable intent; `per_intent` and
-    `confusions`, the most frequent ones first."""
+def evaluate(model: IntentModel, examples: Sequence[Example], encode: Encode) -> Evaluation:
+    """How good `model` is on examples, which must be some."""
     vectors = encode([one.text for one in examples])
     found = [model.predict(one.text, vector).ranked[0] for one, vector in zip(examples, vectors, strict=True)]
     hits, given, meant = Counter[str](), Counter[str](), Counter[str]()
     confused = Counter[tuple[str, str]]()
-    bins: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    bins: dict[int, list[float]] = defaultdict(list)
     for one, best in zip(examples, found, strict=True):
         right = best.name == one.intent
         meant[one.intent] += 1
         given[best.name] += 1
         hits[one.intent] += right
-        bins[min(int(best.confidence * BINS), BINS - 1)].append((best.confidence, right))
+        bins[min(int(best.confidence * BINS), BINS - 1)].append(best.confidence - right)
         if not right:
             confused[one.intent, best.name] += 1
-    per_intent: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "examples": meant[name],
-            "precision": hits[name] / given[name] if given[name] else 0.0,
-            "recall": hits[name] / meant[name],
-            "f1": 2 * hits[name] / (given[name] + meant[name]),
-        }
-        for name in sorted(meant)
-    ]
-    gaps = [abs(sum(confidence - right for confidence, right in group)) for group in bins.values()]
-    return {
-        "accuracy": sum(hits.values()) / len(examples),
-        "macro_f1": sum(one["f1"] for one in per_intent) / len(per_intent),
-        "expected_calibration_error": sum(gaps) / len(examples),
-        "per_intent": per_intent,
-        "confusions": [
-            {"intent": intent, "taken_for": other, "count": count}
-            for (intent, other), count in confused.most_common(50)
-        ],
-    }
+    scores = [_score(name, hits[name], given[name], meant[name]) for name in sorted(meant)]
+    return Evaluation(
+        sum(hits.values()) / len(examples),
+        sum(one.f1 for one in scores) / len(scores),
+        sum(abs(sum(gaps)) for gaps in bins.values()) / len(examples),
+        tuple(scores),
+        tuple(Confusion(*pair, count) for pair, count in confused.most_common(CONFUSIONS)),
+    )
+
+
+def _score(name: str, hits: int, given: int, meant: int) -> IntentScore:
+    return IntentScore(name, meant, hits / given if given else 0.0, hits / meant, 2 * hits / (given + meant))

@@ -2,10 +2,10 @@
 
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from deployments.heads import Encode, evaluate, train
+from deployments.heads import Encode, Evaluation, Progress, evaluate, train
+from domain.errors import InvalidExamples
 from domain.intents import Effort, TrainingRequest
 from domain.understanding import Example
 
@@ -16,22 +16,39 @@ Split = tuple[list[Example], list[Example]]
 
 
 def held_out(
-    request: TrainingRequest, effort: Effort, encode: Encode, progress: Callable[[float], None], seed: int = 0
+    request: TrainingRequest,
+    effort: Effort,
+    encode: Encode,
+    progress: Progress = lambda share, stage: None,
+    *,
+    embedder: str = "",
+    seed: int = 0,
 ) -> dict[str, float] | None:
     """MEASURES of heads of this effort: on the request's own validation examples, else as a mean over stratified folds.
-    None where no intent has an example to spare. The same for the same `seed`."""
+    None where intents have no example to spare. The same for the same `seed`."""
     splits = list(_splits(request, seed))
-    found: list[dict[str, Any]] = []
+    found: list[Evaluation] = []
     for number, (kept, asked) in enumerate(splits):
 
-        def told(share: float, number: int = number) -> None:
-            progress((number + share) / len(splits))
+        def told(share: float, stage: str, number: int = number) -> None:
+            progress((number + share) / len(splits), stage)
 
-        model = train(kept, encode, descriptions=request.descriptions, effort=effort, progress=told, seed=seed)
+        try:
+            model = train(
+                kept,
+                encode,
+                embedder=embedder,
+                descriptions=request.descriptions,
+                effort=effort,
+                progress=told,
+                seed=seed,
+            )
+        except InvalidExamples:
+            return None
         found.append(evaluate(model, asked, encode))
     if not found:
         return None
-    return {name: sum(one[name] for one in found) / len(found) for name in MEASURES}
+    return {name: sum(getattr(one, name) for one in found) / len(found) for name in MEASURES}
 
 
 def better(first: dict[str, float] | None, best: dict[str, float] | None) -> bool:

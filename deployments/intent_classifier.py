@@ -5,7 +5,7 @@ import contextvars
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +15,9 @@ from deployments import complexity
 from deployments.complexity import Scorer
 from deployments.complexity_ranks import packaged_ranks
 from deployments.head_cache import trained_once
-from deployments.heads import THRESHOLD, LinearModel, Matrix, evaluate
+from deployments.heads import Matrix, evaluate
 from deployments.intent_head import GENERAL, fingerprint, read_examples
+from deployments.linear_model import THRESHOLD, LinearModel
 from deployments.meaning import Meaning
 from deployments.tenant_heads import Held, Store, TenantHeads
 from deployments.tenant_scorers import TenantScorers
@@ -110,8 +111,12 @@ class IntentClassifier:
             for start in range(0, len(texts), AT_ONCE):
                 some = texts[start : start + AT_ONCE]
                 vectors.update(zip(some, await self._embedder.embed_many(some), strict=True))
-        found = await asyncio.to_thread(evaluate, meaning.model, examples, _Known(meaning.model.embedder, vectors))
-        return {**found, "examples": len(examples), "version": meaning.version}
+
+        def known(texts: Sequence[str]) -> Matrix:
+            return np.asarray([vectors[text] for text in texts], np.float32)
+
+        found = await asyncio.to_thread(evaluate, meaning.model, examples, known)
+        return {**asdict(found), "examples": len(examples), "version": meaning.version}
 
     async def head(self, tenant: str) -> HeadInUse:
         """What names the tenant's intents at the moment."""
@@ -173,16 +178,6 @@ class IntentClassifier:
         if self._complexity is None:
             return None
         return self._complexity.score(text, None if self._by_text_alone else embedding)
-
-
-class _Known:
-    """An `Encode` of texts that are embedded already."""
-
-    def __init__(self, embedder: str, vectors: dict[str, Embedding]) -> None:
-        self.embedder, self._vectors = embedder, vectors
-
-    def __call__(self, texts: Sequence[str]) -> Matrix:
-        return np.asarray([self._vectors[text] for text in texts], np.float32)
 
 
 def _understood(meaning: Meaning, texts: Sequence[str], embeddings: Sequence[Embedding]) -> list[Understanding]:

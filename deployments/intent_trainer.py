@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from deployments.encoding import Encoding, Stopped
-from deployments.heads import from_bytes, train
+from deployments.heads import Progress, from_bytes, train
 from deployments.held_out import better, held_out
 from deployments.intent_classifier import Embeds
 from domain.errors import BrainError, Fenced, Retryable
@@ -141,7 +141,7 @@ class _Training:
         except Retryable as error:
             log.warning("a training waits for what it needs, and is begun again: %s", error)
         except BrainError as error:
-            await self._jobs.fail(self._claim, _told(error))
+            await self._jobs.fail(self._claim, _error(error))
         except Exception as error:
             log.exception("a training failed")
             message = f"the training failed: {type(error).__name__}"
@@ -175,7 +175,6 @@ class _Training:
             await self._store("first", encode, model, metrics)
         else:
             model = first
-        self._say("measuring", 0.3)
         measured = await self._measure("first", encode, 0.3, 0.4)
         await self._heads.describe(self._claim, "first", {"held_out": measured})
         kept: dict[str, Any] = {"first": measured, "kept": "first"}
@@ -197,23 +196,21 @@ class _Training:
         return None if found is None or found.embedder != encode.embedder else from_bytes(found.artefact)
 
     async def _train(self, effort: Effort, encode: Encoding, start: float, end: float) -> IntentModel:
-        self._say(f"training the {effort} head", start)
-        request = self._request
-
-        def told(share: float) -> None:
-            self._heard(start + (end - start) * share)
-
+        request, told = self._request, self._told(f"the {effort} head", start, end)
         return await self._in_thread(
-            lambda: train(request.examples, encode, descriptions=request.descriptions, effort=effort, progress=told)
+            lambda: train(
+                request.examples,
+                encode,
+                embedder=encode.embedder,
+                descriptions=request.descriptions,
+                effort=effort,
+                progress=told,
+            )
         )
 
     async def _measure(self, effort: Effort, encode: Encoding, start: float, end: float) -> dict[str, float] | None:
-        self._say(f"measuring the {effort} head", start)
-
-        def told(share: float) -> None:
-            self._heard(start + (end - start) * share)
-
-        return await self._in_thread(lambda: held_out(self._request, effort, encode, told))
+        told = self._told(f"measuring the {effort} head", start, end)
+        return await self._in_thread(lambda: held_out(self._request, effort, encode, told, embedder=encode.embedder))
 
     async def _store(self, effort: Effort, encode: Encoding, model: IntentModel, metrics: dict[str, Any]) -> None:
         info = await self._embedder.describe()
@@ -228,14 +225,17 @@ class _Training:
     async def _in_thread(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _say(self, phase: str, progress: float) -> None:
-        self._phase, self._progress = phase, max(self._progress, progress)
+    def _told(self, what: str, start: float, end: float) -> Progress:
+        """Hears, in the thread, how far a part of the work is that takes the job from `start` to `end`. It raises
+        `Stopped` where nobody wants the rest."""
 
-    def _heard(self, progress: float) -> None:
-        """From the thread. Raises `Stopped` where nobody wants the rest."""
-        if self._stopped:
-            raise Stopped
-        self._progress = max(self._progress, progress)
+        def told(share: float, stage: str) -> None:
+            if self._stopped:
+                raise Stopped
+            self._phase = f"{what}: {stage}"
+            self._progress = max(self._progress, start + (end - start) * share)
+
+        return told
 
 
 def _counted(request: TrainingRequest) -> dict[str, Any]:
@@ -251,5 +251,5 @@ def _fingerprint(request: TrainingRequest) -> bytes:
     return hashlib.sha256(repr(told).encode()).digest()
 
 
-def _told(error: BrainError) -> dict[str, Any]:
+def _error(error: BrainError) -> dict[str, Any]:
     return {"message": str(error), "type": error.type, "param": getattr(error, "param", None), "code": error.code}

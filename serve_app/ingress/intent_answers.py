@@ -119,7 +119,7 @@ class CommonIntents(ListOf):
 
 
 class IntentFigures(BaseModel):
-    name: str
+    intent: str
     examples: int
     precision: float
     recall: float
@@ -128,7 +128,7 @@ class IntentFigures(BaseModel):
 
 class Confusion(BaseModel):
     intent: str
-    taken_for: str
+    predicted: str
     count: int
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from deployments.heads import check_examples, evaluate, from_bytes, train
+from deployments.heads import Confusion, check_examples, evaluate, from_bytes, train
 from domain.errors import InvalidExamples
 from domain.understanding import Example
 
@@ -14,8 +14,6 @@ WORDS = ("refund", "parcel", "hello")
 
 class Words:
     """Texts by the words that they hold."""
-
-    embedder = "words@1"
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -32,7 +30,7 @@ def examples(*names: str) -> list[Example]:
 
 @pytest.mark.parametrize("names", [WORDS, WORDS[:2]])
 def test_a_head_says_what_it_learned_also_after_it_was_stored(names):
-    model = train(examples(*names), Words())
+    model = train(examples(*names), Words(), embedder="words@1")
     again = from_bytes(model.to_bytes())
     assert model.embedder == again.embedder == "words@1" and set(again.labels) == {f"{name}_intent" for name in names}
     for name in names:
@@ -51,7 +49,8 @@ def test_the_best_head_learns_from_descriptions_too():
         words,
         descriptions={"hello_intent": "greets", "gone": "x"},
         effort="best",
-        progress=told.append,
+        embedder="",
+        progress=lambda share, stage: told.append(share),
     )
     assert "greets" in words.asked and "x" not in words.asked
     assert told == sorted(told) and told[-1] == 1
@@ -71,7 +70,7 @@ def test_the_best_head_learns_from_descriptions_too():
 )
 def test_what_cannot_be_learned_from_is_named(added, words, param):
     with pytest.raises(InvalidExamples, match=words) as error:
-        train([*examples("refund", "parcel"), added], Words())
+        train([*examples("refund", "parcel"), added], Words(), embedder="words@1")
     assert error.value.param == param
 
 
@@ -81,20 +80,22 @@ def test_one_intent_is_nothing_to_choose_from(few):
         check_examples(few)
 
 
-@pytest.mark.parametrize("artefact", [b"", b"no head", train(examples(*WORDS), Words()).to_bytes()[:-30]])
+@pytest.mark.parametrize(
+    "artefact", [b"", b"no head", train(examples(*WORDS), Words(), embedder="words@1").to_bytes()[:-30]]
+)
 def test_what_is_no_head_is_refused(artefact):
     with pytest.raises(ValueError, match="cannot be read"):
         from_bytes(artefact)
 
 
 def test_an_evaluation_counts_by_intent():
-    model = train(examples(*WORDS), Words())
+    model = train(examples(*WORDS), Words(), embedder="words@1")
     asked = [Example("refund", "refund_intent"), Example("parcel", "refund_intent"), Example("hello", "hello_intent")]
     found = evaluate(model, asked, Words())
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    refund = next(one for one in found["per_intent"] if one["name"] == "refund_intent")
-    assert (refund["precision"], refund["recall"], refund["examples"]) == (1, 0.5, 2)
-    assert found["macro_f1"] == pytest.approx((2 / 3 + 1) / 2)
-    assert found["confusions"] == [{"intent": "refund_intent", "taken_for": "parcel_intent", "count": 1}]
+    assert found.accuracy == pytest.approx(2 / 3)
+    refund = next(one for one in found.per_intent if one.intent == "refund_intent")
+    assert (refund.precision, refund.recall, refund.examples) == (1, 0.5, 2)
+    assert found.macro_f1 == pytest.approx((2 / 3 + 1) / 2)
+    assert found.confusions == (Confusion("refund_intent", "parcel_intent", 1),)
     confidences = [model.predict(one.text, Words()([one.text])[0]).ranked[0].confidence for one in asked]
-    assert found["expected_calibration_error"] == pytest.approx(abs(sum(confidences) - 2) / 3, abs=0.02)
+    assert found.expected_calibration_error == pytest.approx(abs(sum(confidences) - 2) / 3, abs=0.02)

@@ -153,20 +153,17 @@ async def test_an_embedder_that_is_away_for_a_while_is_waited_for(
 
 
 def test_held_out_examples_are_never_learned_from_and_the_same_for_a_seed() -> None:
-    class Encode:
-        embedder = "words@1"
-
-        def __call__(self, texts):  # type: ignore[no-untyped-def]
-            return asyncio.run(_vectors(texts))
+    def encode(texts):  # type: ignore[no-untyped-def]
+        return asyncio.run(_vectors(texts))
 
     many = tuple(Example(f"{one.text} {n}", one.intent) for n in range(6) for one in EXAMPLES)
     told: list[float] = []
-    first = held_out(TrainingRequest(many), "first", Encode(), told.append)
+    first = held_out(TrainingRequest(many), "first", encode, lambda share, stage: told.append(share))
     assert first is not None and first["accuracy"] > 0.9 and told == sorted(told) and told[-1] == 1
-    assert held_out(TrainingRequest(many), "first", Encode(), lambda _: None) == first
-    assert held_out(TrainingRequest((EXAMPLES[0], EXAMPLES[-1])), "first", Encode(), lambda _: None) is None
+    assert held_out(TrainingRequest(many), "first", encode) == first
+    assert held_out(TrainingRequest((EXAMPLES[0], EXAMPLES[-1])), "first", encode) is None
     own = TrainingRequest(many, (Example("parcel", "refund"),))
-    found = held_out(own, "first", Encode(), lambda _: None)
+    found = held_out(own, "first", encode)
     assert found is not None and found["accuracy"] == 0, "by the examples that the caller gave for it"
     assert len(many) < MANY
 
