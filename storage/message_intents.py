@@ -9,14 +9,13 @@ from domain.message import Message
 from storage import rows
 from storage.model_metrics import first_id
 from storage.pages import Page, PageQuery, page_of
-from storage.postgres import Pool, reading
+from storage.postgres import Connection, Pool, reading
 from storage.retry import again
 
 _SKEW = timedelta(hours=1)  # between the clocks that make ids and the database's
-_CONFIDENCE = "((t.intent->>'confidence')::double precision)"
-_COMMON = f"""
-SELECT t.intent->>'name' AS name, count(*) AS count, avg({_CONFIDENCE}) AS mean_confidence,
-    (sum(count(*)) OVER ())::bigint AS total
+_COMMON = """
+SELECT t.intent->>'name' AS name, count(*) AS count,
+    avg((t.intent->>'confidence')::double precision) AS mean_confidence, (sum(count(*)) OVER ())::bigint AS total
 FROM brain.turns t WHERE t.tenant_id = $1 AND t.id >= $4 AND t.id < $5 AND t.created_at >= $2 AND t.created_at < $3
     AND t.intent IS NOT NULL AND t.regenerates IS NULL
 GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT $6
@@ -39,33 +38,24 @@ class MessageIntents:
     async def messages_by_intent(self, tenant: str, query: IntentQuery, page: PageQuery) -> Page[Message]:
         """Users' messages in the order of their turns' ids, which is that in which they came. Raises `NotFound` where
         there is no message with the id that `page.after` names."""
-        compare, direction = ("<", "DESC") if page.descending else (">", "ASC")
-        conditions, args = [], [tenant, page.limit + 1]
-        for value, test in (
-            (query.intent, "t.intent->>'name' ="),
-            (query.least, f"{_CONFIDENCE} >="),
-            (query.most, f"{_CONFIDENCE} <="),
-        ):
-            if value is not None:
-                args.append(value)
-                conditions.append(f" AND {test} ${len(args)}")
+        wanted = page.limit + 1
+        found: list[Message] = []
         async with reading(self._pool, tenant) as lent:
-            if page.after is not None:
-                turn = await lent.fetchval(
-                    "SELECT turn_id FROM brain.messages WHERE tenant_id = $1 AND id = $2", tenant, page.after
+            after = None if page.after is None else await _turn_of(lent, tenant, page.after)
+            while True:
+                turns = await lent.fetch(
+                    "SELECT brain.turns_by_intent($1, $2, $3, $4, $5, $6) AS id",
+                    query.intent,
+                    query.least,
+                    query.most,
+                    after,
+                    page.descending,
+                    wanted,
                 )
-                if turn is None:
-                    raise NotFound("there is no message with the id that `after` names")
-                args.append(turn)
-                conditions.append(f" AND t.id {compare} ${len(args)}")
-            found = await lent.fetch(
-                f"SELECT {rows.MESSAGE} FROM brain.turns t JOIN brain.messages m ON m.tenant_id = t.tenant_id"
-                " AND m.conversation_id = t.conversation_id AND m.seq = t.user_seq"
-                " WHERE t.tenant_id = $1 AND t.intent IS NOT NULL AND t.regenerates IS NULL"
-                f"{''.join(conditions)} ORDER BY t.id {direction} LIMIT $2",
-                *args,
-            )
-        return page_of([rows.message(row) for row in found], page)
+                found += await _messages(lent, tenant, [row["id"] for row in turns], page.descending)
+                if len(turns) < wanted or len(found) >= wanted:  # fewer than turns: messages were deleted
+                    return page_of(found[:wanted], page)
+                after = turns[-1]["id"]
 
     @again
     async def common_intents(
@@ -101,3 +91,24 @@ class MessageIntents:
         if row is None:
             raise NotFound("there is no such message")
         return row["content"], row["found"]
+
+
+async def _turn_of(lent: Connection, tenant: str, message_id: str) -> str:
+    turn: str | None = await lent.fetchval(
+        "SELECT turn_id FROM brain.messages WHERE tenant_id = $1 AND id = $2", tenant, message_id
+    )
+    if turn is None:
+        raise NotFound("there is no message with the id that `after` names")
+    return turn
+
+
+async def _messages(lent: Connection, tenant: str, turns: list[str], descending: bool) -> list[Message]:
+    """What these turns answer, in order of their ids."""
+    found = await lent.fetch(
+        f"SELECT {rows.MESSAGE} FROM brain.turns t JOIN brain.messages m ON m.tenant_id = t.tenant_id"
+        " AND m.conversation_id = t.conversation_id AND m.seq = t.user_seq"
+        f" WHERE t.tenant_id = $1 AND t.id = ANY ($2) ORDER BY t.id {'DESC' if descending else 'ASC'}",
+        tenant,
+        turns,
+    )
+    return [rows.message(row) for row in found]

@@ -51,6 +51,7 @@ DEFINED = {
     "raise_version",
     "claim_intent_training",
     "active_intent_heads",
+    "turns_by_intent",
 }
 """What runs with the rights of `brain_definer`."""
 

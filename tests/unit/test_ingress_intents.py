@@ -364,6 +364,8 @@ async def test_messages_are_found_by_intent_and_confidence(brain: Brain, said: l
     assert await ids("") == [one for one, _, _ in said]
     assert await ids("intent=nothing") == []
     assert await ids("", brain.other) == []
+    await brain.call("DELETE", f"messages/{refunds[1]}")
+    assert await ids("intent=refund&limit=2") == [refunds[0], refunds[2]]
     message = (await brain.call("GET", "messages?intent=parcel"))["data"][0]
     assert (message["role"], message["intent"]["name"]) == ("user", "parcel")
     await brain.call("GET", "messages?min_confidence=0.9&max_confidence=0.1", status=422)

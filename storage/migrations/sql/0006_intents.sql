@@ -85,6 +85,22 @@ RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brai
         WHERE h.active AND h.tenant_id = ANY (p_tenants)
 $$;
 
+CREATE FUNCTION brain.turns_by_intent(
+    p_intent text, p_least double precision, p_most double precision, p_after text, p_descending boolean, p_limit integer)
+RETURNS SETOF text LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
+-- Ids of the tenant's turns that answer a message taken for an intent, in order of ids. Row-level security lets no index
+-- on what stands inside of a jsonb be used, since that might leak; here the tenant is a condition like the others.
+BEGIN
+    RETURN QUERY EXECUTE 'SELECT t.id FROM brain.turns t'
+        ' WHERE t.tenant_id = brain.tenant() AND t.intent IS NOT NULL AND t.regenerates IS NULL'
+        || CASE WHEN p_intent IS NOT NULL THEN ' AND t.intent->>''name'' = $1' ELSE '' END
+        || CASE WHEN p_least IS NOT NULL THEN ' AND (t.intent->>''confidence'')::double precision >= $2' ELSE '' END
+        || CASE WHEN p_most IS NOT NULL THEN ' AND (t.intent->>''confidence'')::double precision <= $3' ELSE '' END
+        || CASE WHEN p_after IS NULL THEN '' WHEN p_descending THEN ' AND t.id < $4' ELSE ' AND t.id > $4' END
+        || ' ORDER BY t.id ' || CASE WHEN p_descending THEN 'DESC' ELSE 'ASC' END || ' LIMIT $5'
+        USING p_intent, p_least, p_most, p_after, p_limit;
+END $$;
+
 DO $$
 DECLARE t text;
 BEGIN
@@ -101,13 +117,15 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON brain.intents, brain.intent_trainings, b
 GRANT SELECT, UPDATE ON brain.intent_trainings TO brain_definer;
 GRANT SELECT ON brain.intent_heads TO brain_definer;
 
-REVOKE ALL ON FUNCTION brain.claim_intent_training(uuid, interval, integer), brain.active_intent_heads(text[])
-    FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION brain.claim_intent_training(uuid, interval, integer), brain.active_intent_heads(text[])
-    TO brain_app;
+REVOKE ALL ON FUNCTION brain.claim_intent_training(uuid, interval, integer), brain.active_intent_heads(text[]),
+    brain.turns_by_intent(text, double precision, double precision, text, boolean, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION brain.claim_intent_training(uuid, interval, integer), brain.active_intent_heads(text[]),
+    brain.turns_by_intent(text, double precision, double precision, text, boolean, integer) TO brain_app;
 GRANT CREATE ON SCHEMA brain TO brain_definer;
 ALTER FUNCTION brain.claim_intent_training(uuid, interval, integer) OWNER TO brain_definer;
 ALTER FUNCTION brain.active_intent_heads(text[]) OWNER TO brain_definer;
+ALTER FUNCTION brain.turns_by_intent(text, double precision, double precision, text, boolean, integer)
+    OWNER TO brain_definer;
 REVOKE CREATE ON SCHEMA brain FROM brain_definer;
 
 CREATE OR REPLACE FUNCTION brain.schema_compatibility(OUT revision text, OUT compatible_from text)

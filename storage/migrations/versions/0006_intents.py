@@ -19,7 +19,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Intents and heads go; what messages were taken to mean stays."""
     op.execute("DROP INDEX IF EXISTS brain.turns_by_intent")
-    op.execute("DROP FUNCTION brain.claim_intent_training, brain.active_intent_heads")
+    op.execute("DROP FUNCTION brain.claim_intent_training, brain.active_intent_heads, brain.turns_by_intent")
     op.execute("DROP TABLE brain.intents, brain.intent_trainings, brain.intent_heads")
     op.execute(
         "CREATE OR REPLACE FUNCTION brain.schema_compatibility(OUT revision text, OUT compatible_from text)"
