@@ -91,6 +91,14 @@ class NameTaken(BrainError):
     code = "name_taken"
 
 
+class IdempotencyMismatch(BrainError):
+    """This idempotency key was used with another body."""
+
+    status = 422
+    type = "idempotency_error"
+    code = "idempotency_mismatch"
+
+
 class InvalidExamples(BrainError):
     """No head can be trained from these examples, or measured; the message names what is wrong."""
 
@@ -102,14 +110,6 @@ class InvalidExamples(BrainError):
     def param(self) -> str | None:
         """The field of the request: the second of `args`, where there is one."""
         return self.args[1] if len(self.args) > 1 else "examples"
-
-
-class IdempotencyMismatch(BrainError):
-    """This idempotency key was used with another body."""
-
-    status = 422
-    type = "idempotency_error"
-    code = "idempotency_mismatch"
 
 
 class BudgetExceeded(BrainError):
