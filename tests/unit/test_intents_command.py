@@ -14,9 +14,14 @@ from serve_app.embedded.refusal import Refusal
 from tests.unit.intents_world import PARCEL, REFUND
 from tests.unit.test_ingress_intents import Brain, brain  # noqa: F401  (a fixture)
 
+MORE = [f"{text} now" for text in REFUND], [f"{text} now" for text in PARCEL]
 FILE = {
-    "refund": REFUND,
-    "parcel": {"description": "asks where it is", "examples": PARCEL, "slots": [{"name": "n", "kind": "order_number"}]},
+    "refund": [*REFUND, *MORE[0]],
+    "parcel": {
+        "description": "asks where it is",
+        "examples": [*PARCEL, *MORE[1]],
+        "slots": [{"name": "n", "kind": "order_number"}],
+    },
 }
 
 
@@ -31,7 +36,7 @@ async def test_intents_are_trained_from_a_file_listed_and_rolled_back(brain: Bra
     done = await run(brain, "train", str(file))
     assert done.exit_code == 0, (done.output, done.exception)
     version = int(done.stdout.split()[1])
-    assert f"version {version} is in use: 2 intents, 10 examples" in done.stdout and "%" in done.stdout
+    assert f"version {version} is in use: 2 intents, 20 examples" in done.stdout and "%" in done.stdout
     await brain.understanders.version_everywhere(brain.tenant, version)
 
     found = await run(brain, "classify", "give me my money back", "where is my parcel A-1234")
@@ -44,9 +49,9 @@ async def test_intents_are_trained_from_a_file_listed_and_rolled_back(brain: Bra
     told = json.loads((await run(brain, "list", "--json")).stdout)
     assert {one["name"] for one in told["intents"]} == {"refund", "parcel"} and told["head"]["version"] == version
 
-    file.write_text(yaml.safe_dump({**FILE, "refund": [*REFUND, "repay me"]}))
+    file.write_text(yaml.safe_dump({**FILE, "refund": [*REFUND, *MORE[0], "repay me"]}))
     again = await run(brain, "train", str(file), "--quick")
-    assert "2 intents, 11 examples" in again.stdout, "the same intents, replaced"
+    assert "2 intents, 21 examples" in again.stdout, "the same intents, replaced"
     back = await run(brain, "rollback", str(version))
     assert back.stdout == f"version {version} is in use\n"
     assert (await run(brain, "rollback", "0")).stdout == "the shared set is in use\n"
@@ -62,7 +67,7 @@ async def test_what_is_wrong_is_said_in_one_line(brain: Brain, tmp_path: Path) -
         return str(done.exception)
 
     file.write_text(yaml.safe_dump({"refund": REFUND}))
-    assert "at least two need examples: only 'refund'" in await refused("train", str(file))
+    assert "'refund'" in await refused("train", str(file))
     file.write_text(yaml.safe_dump({"refund": REFUND, "parcel": [REFUND[0].upper(), *PARCEL]}))
     assert "'REFUND MY ORDER'" in await refused("train", str(file))
     file.write_text(yaml.safe_dump({"refund": {"slots": [{"name": "x", "kind": "nonsense"}]}}))
