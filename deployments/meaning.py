@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployments.slot_finding import extractor
+from domain.analysis import parameters
 from domain.clarifying import OTHER, clarification
 from domain.errors import BrainError
 from domain.message import Intent
@@ -38,11 +39,11 @@ class Meaning:
             self.size += BYTES_A_SLOT_VALUE * sum(1 + len(slot.values) for slot in slots)
 
     def of(self, text: str, embedding: Sequence[float]) -> Understanding:
-        """`embedding` goes into the answer as it is."""
+        """`embedding` goes into the answer as it is. Slots are those of the best named intent, also out of scope."""
         found = self.model.predict(text, embedding)
         named = next((one for one in found.ranked if one.name != OTHER), found.ranked[0])
         entities: tuple[Entity, ...] = ()
-        if not found.out_of_scope and (finder := self._extractors.get(named.name)) is not None:
+        if (finder := self._extractors.get(named.name)) is not None:
             entities = tuple(finder.extract(text))
         if found.out_of_scope:
             intent = Intent(name=OTHER, confidence=1 - named.confidence if named.name != OTHER else named.confidence)
@@ -60,12 +61,3 @@ class Meaning:
             clarification=None if found.out_of_scope else clarification(found.ranked),
             needs_products=not found.out_of_scope and named.name in self._products,
         )
-
-
-def parameters(entities: Sequence[Entity]) -> dict[str, Any]:
-    """Values by slot; a list where a slot has several."""
-    found: dict[str, list[Any]] = {}
-    for one in entities:
-        if one.value not in found.setdefault(one.slot, []):
-            found[one.slot].append(one.value)
-    return {slot: values[0] if len(values) == 1 else values for slot, values in found.items()}

@@ -1,5 +1,6 @@
 """What a message was taken to mean, as it is stored in a turn's trace and told by the API."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from domain.clarifying import clarification_json
@@ -22,3 +23,12 @@ def analysis_json(found: Understanding) -> dict[str, Any]:
 
 def entity_json(one: Entity) -> dict[str, Any]:
     return {"slot": one.slot, "value": one.value, "text": one.text, "start": one.start, "end": one.end}
+
+
+def parameters(entities: Sequence[Entity]) -> dict[str, Any]:
+    """Values by slot; a list where a slot has several."""
+    found: dict[str, list[Any]] = {}
+    for one in entities:
+        if one.value not in found.setdefault(one.slot, []):
+            found[one.slot].append(one.value)
+    return {slot: values[0] if len(values) == 1 else values for slot, values in found.items()}

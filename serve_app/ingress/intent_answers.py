@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from domain.analysis import analysis_json
+from domain.analysis import analysis_json, parameters
 from domain.intents import DefinedIntent, Effort, Training
 from domain.message import Intent
 from domain.ports import HeadInUse, Understanding
@@ -200,8 +200,8 @@ def classified_json(found: Understanding) -> Json:
     told = analysis_json(found)
     del told["complexity"]
     best = found.ranked[0]
-    parameters = found.intent.parameters if found.intent.name == best.name else {}
-    return {**told, "intent": {"name": best.name, "confidence": best.confidence, "parameters": parameters}}
+    named = {"name": best.name, "confidence": best.confidence, "parameters": parameters(found.entities)}
+    return {**told, "intent": named}
 
 
 def _at(at: datetime | None) -> str | None:

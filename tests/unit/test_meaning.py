@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployments.meaning import Meaning, parameters
+from deployments.meaning import Meaning
+from domain.analysis import parameters
 from domain.clarifying import OPENING, Clarification, clarification
 from domain.understanding import Entity, Prediction, Ranked
 
@@ -48,7 +49,8 @@ def test_slots_are_those_of_the_intent_that_is_meant():
 def test_out_of_scope_is_other_and_asks_nothing():
     found = of("A-1234", {"parcel": 0.3, "refund": 0.2}, out=True, parcel=ORDER)
     assert (found.intent.name, found.intent.confidence, found.intent.parameters) == ("other", 0.7, {})
-    assert found.ranked[0].name == "parcel" and found.entities == () and found.clarification is None
+    assert found.ranked[0].name == "parcel" and found.clarification is None and not found.needs_products
+    assert [one.value for one in found.entities] == ["A-1234"], "of the intent that it is nearest to"
 
 
 def test_a_slot_that_this_code_does_not_know_is_left_out():
