@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from deployments.slot_finding import extractor
+from deployments.slot_finding import extractor, size
 from domain.analysis import parameters
 from domain.clarifying import OTHER, clarification
 from domain.errors import BrainError
@@ -16,7 +16,6 @@ from domain.slots import SlotDefinition
 from domain.understanding import Entity, EntityExtractor, IntentModel
 
 log = logging.getLogger("brain.intents")
-BYTES_A_SLOT_VALUE = 500  # an estimate, with what finds it
 
 
 class Meaning:
@@ -36,7 +35,7 @@ class Meaning:
             except (ValidationError, BrainError, ValueError) as error:  # as an older or newer version allowed it
                 log.warning("slots of the intent %r are not looked for: %s", name, error)
                 continue
-            self.size += BYTES_A_SLOT_VALUE * sum(1 + len(slot.values) for slot in slots)
+            self.size += size(slots)
 
     def of(self, text: str, embedding: Sequence[float]) -> Understanding:
         """`embedding` goes into the answer as it is. Slots are those of the best named intent, also out of scope."""

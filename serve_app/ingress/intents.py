@@ -1,11 +1,13 @@
 """Intents: what a tenant defines, what texts mean by them, and which messages meant what."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from domain.errors import BrainError
+from deployments.slot_finding import extractor
+from domain.errors import BrainError, InvalidSlot
 from domain.ids import new_id
 from domain.intents import DefinedIntent
 from serve_app.ingress.acting import ReadsFor, WritesFor
@@ -121,11 +123,10 @@ async def _intent(request: Request) -> IntentPut:
     for number, text in enumerate(body.examples):
         if not text.strip():
             raise Problem(422, f"examples.{number}: has no text", f"examples.{number}")
-    names: set[str] = set()
-    for number, slot in enumerate(body.slots):
-        if slot.name in names:
-            raise Problem(422, f"slots.{number}.name: {slot.name!r} is defined twice", f"slots.{number}.name")
-        names.add(slot.name)
+    try:
+        await asyncio.to_thread(extractor, body.slots)
+    except InvalidSlot as error:
+        raise Problem(422, f"slots: {error}", "slots", error.code) from None
     return body
 
 

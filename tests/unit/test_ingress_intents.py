@@ -109,7 +109,8 @@ async def test_intents_come_in_pages_the_newest_first(brain: Brain) -> None:
         ({"name": "a", "examples": ["fine", " "]}, "examples.1"),
         ({"name": "a", "examples": "x"}, "examples"),
         ({"name": "a", "slots": [{"name": "x", "kind": "nonsense"}]}, "slots.0.kind"),
-        ({"name": "a", "slots": [{"name": "x", "kind": "price"}] * 2}, "slots.1.name"),
+        ({"name": "a", "slots": [{"name": "x", "kind": "price"}] * 2}, "slots"),
+        ({"name": "a", "slots": [{"name": "x", "kind": "pattern", "pattern": "("}]}, "slots"),
         ({"name": "a", "more": 1}, "more"),
     ],
 )
