@@ -13,6 +13,7 @@ from actors.telling import Events
 from actors.trace import trace_of
 from actors.turn import LiveTurn, unjournalled
 from actors.window import Window
+from domain.clarifying import clarification_json
 from domain.context import Remembered, estimate_tokens
 from domain.conversation import ConversationKey
 from domain.errors import BrainError, JournalRefused, JournalUnavailable
@@ -208,6 +209,7 @@ class TurnRun:
             session=self.key.conversation,
             weight=ground.settings.weight,
             prefix=live.prefix,
+            clarification=doubt.question if live.understood and (doubt := live.understood.clarification) else None,
         )
 
     async def _understand(self) -> None:
@@ -222,9 +224,13 @@ class TurnRun:
         finally:
             self.marks["classify_ms"] = (time.monotonic() - began) * 1000
         self.live.intent, self.live.complexity = understood.intent, understood.complexity
+        self.live.understood = understood
         if self._saying is not None:
             await asyncio.wait([self._saying])  # the opening stands before everything else
-        await self.say([(INTENT, {"intent": understood.intent.model_dump()})])
+        told: dict[str, Any] = {"intent": understood.intent.model_dump()}
+        if (doubt := understood.clarification) is not None:
+            told["clarification"] = clarification_json(doubt)
+        await self.say([(INTENT, told)])
 
     async def _understood(self) -> None:
         if self._understanding is not None:

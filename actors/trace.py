@@ -5,6 +5,7 @@ from typing import Any
 
 from actors.choice import Choice
 from actors.turn import LiveTurn
+from domain.analysis import analysis_json
 from domain.generation import Outcome
 
 
@@ -15,6 +16,7 @@ def trace_of(live: LiveTurn, choice: Choice | None, outcome: Outcome, marks: dic
     return {
         "turn_id": live.id,
         "intent": live.intent and live.intent.model_dump(),
+        "understanding": live.understood and analysis_json(live.understood),
         "candidates": selection.candidates if selection else [],
         "chosen": outcome.model or (selection.route.id if selection else None),
         "reason": selection.reason if selection else None,

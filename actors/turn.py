@@ -12,6 +12,7 @@ from domain.events import ACCEPTED, DELTA, MODEL, RESET, Entry, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ledger import Charge
 from domain.message import Intent
+from domain.ports import Understanding
 from domain.turn import TurnStatus
 
 
@@ -42,6 +43,7 @@ class LiveTurn:
     sides: tuple[GenerationRequest, ...] = ()
     intent: Intent | None = None
     complexity: float | None = None
+    understood: Understanding | None = None
     held: Decimal | None = None
     cancelling: asyncio.Task[None] | None = None
     began: float = field(default_factory=time.monotonic)

@@ -21,7 +21,8 @@ from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
-from domain.ports import Understanding
+from domain.ports import HeadInUse, Understanding
+from domain.understanding import Example
 
 log = logging.getLogger("brain.handles")
 T = TypeVar("T")
@@ -134,6 +135,29 @@ class HandleClassifier:
     async def classify(self, text: str, tenant: str = "") -> Understanding:
         found: Understanding = await ask(lambda: self._handle.classify.remote(text, tenant))
         return found
+
+    async def classify_many(self, texts: Sequence[str], tenant: str = "") -> list[Understanding]:
+        found: list[Understanding] = await ask(lambda: self._handle.classify_many.remote(list(texts), tenant))
+        return found
+
+    async def evaluate(self, examples: Sequence[Example], tenant: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = await ask(lambda: self._handle.evaluate.remote(list(examples), tenant))
+        return found
+
+    async def head(self, tenant: str) -> HeadInUse:
+        found: HeadInUse = await ask(lambda: self._handle.head.remote(tenant))
+        return found
+
+
+class HandleTrainer:
+    """Trainers of heads, over a handle."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = plain(handle)
+
+    async def wake(self) -> None:
+        """Say that a training waits; it would be found a moment later without it."""
+        await ask(lambda: self._handle.wake.remote())
 
 
 class HandleEmbedder:

@@ -1,30 +1,35 @@
-"""What a message asks for: one embedding, one matrix product, and `other` where neither says enough."""
+"""What a message asks for: one embedding, one head, and `other` where no intent says enough."""
 
 import asyncio
 import contextvars
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from deployments import complexity
 from deployments.complexity import Scorer
 from deployments.complexity_ranks import packaged_ranks
-from deployments.intent_head import GENERAL, Head, fingerprint, load, read_examples, save, train
+from deployments.head_cache import trained_once
+from deployments.heads import Matrix, evaluate
+from deployments.intent_head import GENERAL, fingerprint, read_examples
+from deployments.linear_model import THRESHOLD, LinearModel
+from deployments.meaning import Meaning
+from deployments.tenant_heads import Held, Store, TenantHeads
 from deployments.tenant_scorers import TenantScorers
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Overloaded
-from domain.message import Intent
-from domain.ports import Understanding
+from domain.ports import HeadInUse, Understanding
+from domain.understanding import Example
 
 log = logging.getLogger(__name__)
 
-OTHER = "other"
-THRESHOLD = 0.3
-RANKED = 5
+PRODUCTS = frozenset(("product_search", "product_info", "recommendation", "availability", "price"))
+AT_ONCE = 256  # texts in one call of the embedder
 
 
 class Embeds(Protocol):
@@ -38,14 +43,15 @@ class Embeds(Protocol):
 
 
 class IntentClassifier:
-    """Names a message's intent with a logistic regression over its embedding, which is handed on.
+    """Names a message's intent with the tenant's head over its embedding, which is handed on.
 
-    The head is trained from `examples` (YAML, `intent: [text, …]`) when this is first ready, and kept under `cache` (a
-    folder) for every later start with the same model, examples and scikit-learn.
+    Tenants without a head of their own share one: a logistic regression, trained from `examples` (YAML,
+    `intent: [text, …]`) when this is first ready, and kept under `cache` (a folder) for every later start with the same
+    model, examples and scikit-learn. `heads`: where tenants' own are kept.
 
-    An intent less probable than `threshold` becomes `other`, whose confidence is what the best named intent leaves
-    over; `ranked` stays as the head ranked them. THRESHOLD was chosen on intents/validation.yaml, which the head never
-    sees: the largest that costs no accuracy there (0.89 of 140; many are hard on purpose).
+    An intent of the shared set less probable than `threshold` becomes `other`, whose confidence is what the best named
+    intent leaves over; `ranked` stays as the head ranked them. THRESHOLD was chosen on intents/validation.yaml, which
+    the head never sees: the largest that costs no accuracy there (0.89 of 140; many are hard on purpose).
 
     `complexity`: judges how much a message needs a strong model; by default the packaged scorer, which goes by the text
     alone where the embedder is not the one it was trained with.
@@ -65,39 +71,64 @@ class IntentClassifier:
         examples: Path | str = GENERAL,
         complexity: Scorer | None = None,
         tenants: TenantScorers | None = None,
+        heads: Store | None = None,
     ) -> None:
         self._embedder, self._threshold, self._max_waiting = embedder, threshold, max_waiting
         self._cache = Path(cache) if cache is not None else None
         self._examples = read_examples(Path(examples))
         self._complexity, self._by_text_alone = complexity, False
         self._tenants, self._model = tenants, ""
-        self._head: Head | None = None
-        self._preparing: asyncio.Task[Head] | None = None
+        self._store = heads
+        self._heads: TenantHeads | None = None
+        self._shared: Meaning | None = None
+        self._preparing: asyncio.Task[Meaning] | None = None
         self._waiting = 0
 
     async def classify(self, text: str, tenant: str = "") -> Understanding:
-        """`tenant`: whose own complexity score counts, where it has one.
+        """`tenant`: whose own head and complexity score count, where it has them.
 
         Raises `Overloaded` if too many calls wait; what the embedder raises is passed on.
         """
-        if self._waiting >= self._max_waiting:
-            raise Overloaded("too many messages wait to be classified")
-        self._waiting += 1
-        try:
-            head = self._head or await self.prepare()
+        async with self._meaning(tenant) as (meaning, _):
             embedding = await self._embedder.embed(text)
-        finally:
-            self._waiting -= 1
-        understood = self._understanding(head, text, embedding)
-        if self._tenants is None or not tenant:
-            return understood
-        own = await self._tenants.score(tenant, text, embedding, self._model)
-        return understood if own is None else replace(understood, complexity=own)
+        understood = meaning.of(text, embedding)
+        own = None
+        if self._tenants is not None and tenant:
+            own = await self._tenants.score(tenant, text, embedding, self._model)
+        return replace(understood, complexity=self._score(text, embedding) if own is None else own)
 
-    async def prepare(self) -> Head:
-        """Load or train the head. Callers share one attempt; after a failed one, the next call tries again."""
-        if self._head is not None:
-            return self._head
+    async def classify_many(self, texts: Sequence[str], tenant: str = "") -> list[Understanding]:
+        """Up to 256 texts, all by one version; without their vectors and complexity. Raises as `classify`."""
+        async with self._meaning(tenant) as (meaning, _):
+            embeddings = await self._embedder.embed_many(texts)
+        return await asyncio.to_thread(_understood, meaning, texts, embeddings)
+
+    async def evaluate(self, examples: Sequence[Example], tenant: str = "") -> dict[str, Any]:
+        """How well the tenant's head knows `examples`, as `deployments.heads.evaluate` says it, and its `version`."""
+        async with self._meaning(tenant) as (meaning, _):
+            vectors: dict[str, Embedding] = {}
+            texts = list(dict.fromkeys(one.text for one in examples))
+            for start in range(0, len(texts), AT_ONCE):
+                some = texts[start : start + AT_ONCE]
+                vectors.update(zip(some, await self._embedder.embed_many(some), strict=True))
+
+        def known(texts: Sequence[str]) -> Matrix:
+            return np.asarray([vectors[text] for text in texts], np.float32)
+
+        found = await asyncio.to_thread(evaluate, meaning.model, examples, known)
+        return {**asdict(found), "examples": len(examples), "version": meaning.version}
+
+    async def head(self, tenant: str) -> HeadInUse:
+        """What names the tenant's intents at the moment."""
+        async with self._meaning(tenant) as (meaning, held):
+            labels = tuple(sorted(meaning.model.labels))
+            active = held.active[0] if held.active else 0
+            return HeadInUse(meaning.version, labels, meaning.model.embedder, active, held.problem)
+
+    async def prepare(self) -> Meaning:
+        """Load or train the shared head. Callers share one attempt; after a failed one, the next call tries again."""
+        if self._shared is not None:
+            return self._shared
         if self._preparing is None or self._preparing.done():
             # in a context of its own: the end of the request that starts it must not end it
             self._preparing = asyncio.create_task(self._prepare(), context=contextvars.Context())
@@ -107,36 +138,52 @@ class IntentClassifier:
         """Serve asks this before a replica takes calls, so the head stands when the first message comes."""
         await self.prepare()
 
-    async def _prepare(self) -> Head:
+    async def close(self) -> None:
+        if self._heads is not None:
+            await self._heads.close()
+
+    @asynccontextmanager
+    async def _meaning(self, tenant: str) -> AsyncIterator[tuple[Meaning, Held]]:
+        """What one whole answer goes by, however long it takes."""
+        with self._place():
+            shared = self._shared or await self.prepare()
+            held = await self._heads.of(tenant) if self._heads is not None and tenant else Held()
+            yield held.meaning or shared, held
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._waiting >= self._max_waiting:
+            raise Overloaded("too many messages wait to be classified")
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    async def _prepare(self) -> Meaning:
         info = await self._embedder.describe()
         if self._complexity is None:
             self._complexity = await asyncio.to_thread(_packaged)
             self._by_text_alone = info.name != complexity.EMBEDDER
-        self._model = info.name
-        version = fingerprint(f"{info.name}@{info.revision}", self._examples)
-        path = self._cache / f"intents-{version}.npz" if self._cache is not None else None
-        head = await asyncio.to_thread(_cached, path, info.dimensions) if path else None
-        if head is None:
-            texts, intents = zip(*self._examples, strict=True)
-            embeddings = await self._embedder.embed_many(texts)
-            head = await asyncio.to_thread(_trained, embeddings, intents, path)
-        self._head = head
-        return head
-
-    def _understanding(self, head: Head, text: str, embedding: Embedding) -> Understanding:
-        probabilities = head.probabilities(embedding)
-        order = np.argsort(-probabilities)
-        ranked = [Intent(name=head.labels[i], confidence=float(probabilities[i])) for i in order[:RANKED]]
-        best = ranked[0]
-        if best.name == OTHER or best.confidence < self._threshold:
-            named = next(intent for intent in ranked if intent.name != OTHER)
-            best = Intent(name=OTHER, confidence=1 - named.confidence)
-        return Understanding(best, ranked, embedding, self._score(text, embedding))
+        self._model, name = info.name, f"{info.name}@{info.revision}"
+        if self._store is not None:
+            self._heads = TenantHeads(self._store, name)
+        path = self._cache / f"intents-{fingerprint(name, self._examples)}.npz" if self._cache is not None else None
+        head = await trained_once(path, info.dimensions, self._examples, self._embedder.embed_many)
+        definitions = {label: {"needs_products": label in PRODUCTS} for label in head.labels}
+        self._shared = Meaning(0, LinearModel(head, name, self._threshold), definitions)
+        return self._shared
 
     def _score(self, text: str, embedding: Embedding) -> float | None:
         if self._complexity is None:
             return None
         return self._complexity.score(text, None if self._by_text_alone else embedding)
+
+
+def _understood(meaning: Meaning, texts: Sequence[str], embeddings: Sequence[Embedding]) -> list[Understanding]:
+    return [
+        replace(meaning.of(text, embedding), embedding=[]) for text, embedding in zip(texts, embeddings, strict=True)
+    ]
 
 
 def _packaged() -> Scorer | None:
@@ -145,23 +192,3 @@ def _packaged() -> Scorer | None:
     except (OSError, ValueError) as error:
         log.warning("messages have no complexity, and the default model answers: %s", error)
         return None
-
-
-def _cached(path: Path, dimensions: int) -> Head | None:
-    try:
-        return load(path, dimensions)
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        log.warning("the intent classifier's cache is ignored and written again: %s", error)
-        return None
-
-
-def _trained(embeddings: Sequence[Embedding], intents: Sequence[str], path: Path | None) -> Head:
-    head = train(embeddings, intents)
-    if path is not None:
-        try:
-            save(head, path)
-        except OSError as error:
-            log.warning("the intent classifier's cache cannot be written; it will be trained at each start: %s", error)
-    return head

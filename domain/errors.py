@@ -83,6 +83,14 @@ class ConversationBusy(BrainError):
     code = "conversation_busy"
 
 
+class NameTaken(BrainError):
+    """There is one of this name already."""
+
+    status = 409
+    type = "conflict_error"
+    code = "name_taken"
+
+
 class IdempotencyMismatch(BrainError):
     """This idempotency key was used with another body."""
 
@@ -92,11 +100,16 @@ class IdempotencyMismatch(BrainError):
 
 
 class InvalidExamples(BrainError):
-    """An intent model cannot be trained from these examples."""
+    """No head can be trained from these examples, or measured; the message names what is wrong."""
 
     status = 422
     type = "invalid_request_error"
     code = "invalid_examples"
+
+    @property
+    def param(self) -> str | None:
+        """The field of the request: the second of `args`, where there is one."""
+        return self.args[1] if len(self.args) > 1 else "examples"
 
 
 class BudgetExceeded(BrainError):

@@ -26,7 +26,7 @@ class GenerationRequest:
     `stable`: how many of the first messages will stand unchanged in the conversation's next prompt. `session` names
     what shares a prefix (the conversation). `weight`: the tenant's share of its provider. `side`: its place among the
     models that answer one turn side by side: its deltas are `candidate.delta` events then, and it has no end in the
-    journal.
+    journal. `clarification`: what the built-in model asks where the message may mean several things.
     """
 
     tenant: str
@@ -48,6 +48,7 @@ class GenerationRequest:
     weight: float = 1.0
     traceparent: str | None = None
     side: int | None = None
+    clarification: str | None = None
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from domain.carried import carried
+from domain.clarifying import Clarification
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
 from domain.context import Remembered
 from domain.conversation import Conversation, ConversationKey
@@ -20,6 +21,7 @@ from domain.ledger import Charge, Version
 from domain.message import Intent, Message, MessageStatus, Usage
 from domain.model_settings import ModelSettings
 from domain.turn import Turn
+from domain.understanding import Entity, Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,23 +290,55 @@ class LanguageModel(Protocol):
 
 @carried
 @dataclass(frozen=True, slots=True)
+class HeadInUse:
+    """`version` 0 is the shared set. `active`: the version that should be used; `problem`: why it is not."""
+
+    version: int
+    intents: tuple[str, ...]
+    embedder: str
+    active: int = 0
+    problem: str | None = None
+
+
+@carried
+@dataclass(frozen=True, slots=True)
 class Understanding:
     """What a message was taken to mean, and its vector, which is handed on.
 
-    `complexity`: the message's rank, in [0, 1], among reference prompts by the probability that a cheap model's answer
-    would not do; None without a scorer.
+    `intent`: the best of `ranked`, or `other` where the message is `out_of_scope`. `complexity`: the message's rank, in
+    [0, 1], among reference prompts by the probability that a cheap model's answer would not do; None without a scorer.
+    `version`: of the tenant's head that said so, 0 for the shared set. `clarification`: what to ask where no intent is
+    sure. `needs_products`: whether an answer to the best intent has to know products.
     """
 
     intent: Intent
     ranked: list[Intent]
     embedding: Embedding
     complexity: float | None = None
+    version: int = 0
+    out_of_scope: bool = False
+    out_of_scope_score: float = 0.0
+    entities: tuple[Entity, ...] = ()
+    clarification: Clarification | None = None
+    needs_products: bool = False
 
 
 class Classifier(Protocol):
     async def classify(self, text: str, tenant: str = "") -> Understanding:
-        """`tenant`: whose own complexity score counts. Raises `Unavailable` or `Overloaded`; a turn goes on without an
-        intent then."""
+        """`tenant`: whose own head and complexity score count. Raises `Unavailable` or `Overloaded`; a turn goes on
+        without an intent then."""
+        ...
+
+    async def classify_many(self, texts: Sequence[str], tenant: str = "") -> list[Understanding]:
+        """Up to 256 texts, all by the same version; without their vectors and complexity. Raises as `classify`."""
+        ...
+
+    async def evaluate(self, examples: Sequence[Example], tenant: str = "") -> dict[str, Any]:
+        """How well the tenant's head knows these examples, and its `version`."""
+        ...
+
+    async def head(self, tenant: str) -> HeadInUse:
+        """What names the tenant's intents at the moment."""
         ...
 
 

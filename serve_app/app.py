@@ -14,7 +14,7 @@ from ray.serve.config import RequestRouterConfig
 from deployments.local_llm import build_local_llms
 from domain.model import parse_catalog
 from serve_app.ingress_replica import IngressReplica
-from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica
+from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica, TrainerReplica
 from serve_app.settings import Settings
 from storage.compatibility import check_before
 
@@ -42,6 +42,8 @@ class BuildArguments(BaseModel):
 def build(args: BuildArguments) -> Application:
     """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model.
 
+    IntentTrainer → Embedder makes the classifier's heads; it takes its work from the database.
+
     Generations that begin with a vLLM model run in its own deployment, while that has a replica. Raises
     `IncompatibleSchema` where the database's schema does not allow this code: then nothing that runs is touched.
     """
@@ -63,6 +65,15 @@ def build(args: BuildArguments) -> Application:
         name="IntentClassifier",
         max_ongoing_requests=256,
         max_queued_requests=512,
+        ray_actor_options={"num_cpus": 0.1},
+        **options,
+    ).bind(embedder)
+    trainer = serve.deployment(
+        TrainerReplica,
+        name="IntentTrainer",
+        num_replicas=1,
+        max_ongoing_requests=64,
+        max_queued_requests=256,
         ray_actor_options={"num_cpus": 0.1},
         **options,
     ).bind(embedder)
@@ -94,7 +105,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         user_config=args.catalog,
         **options,
-    ).bind(host, llm, embedder, classifier, local)
+    ).bind(host, llm, embedder, classifier, local, trainer)
 
 
 def common() -> dict[str, Any]:

@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from ray.serve.handle import DeploymentHandle
 from redis.exceptions import RedisError
 
-from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, ask
+from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleTrainer, ask
 from deployments.places import HandleLanguageModel, places
 from domain.model import Catalog, parse_catalog
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
 from serve_app.ingress.metrics import REGISTRY
-from serve_app.ingress.parts import IngressSettings, Parts
+from serve_app.ingress.parts import IngressSettings, Intents, Parts
 from serve_app.process import prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -23,6 +23,9 @@ from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.compatibility import check_pool
 from storage.follower import RedisFollower
+from storage.intent_heads import PostgresHeads
+from storage.intent_trainings import PostgresTrainings
+from storage.intents import PostgresIntents
 from storage.ledger import PostgresLedger
 from storage.postgres import open_pool
 from storage.reader import PostgresReader
@@ -44,6 +47,7 @@ class IngressReplica:
         embedder: DeploymentHandle,
         classifier: DeploymentHandle,
         local: dict[str, DeploymentHandle],
+        trainer: DeploymentHandle,
     ) -> None:
         settings = Settings()
         prepare(settings.log_level)
@@ -74,6 +78,12 @@ class IngressReplica:
             health=self._breakers,
             registry=self._registry,
             ledger=PostgresLedger(self._pool),
+            intents=Intents(
+                PostgresIntents(self._pool),
+                PostgresTrainings(self._pool),
+                PostgresHeads(self._pool),
+                HandleTrainer(trainer).wake,
+            ),
             ready=lambda: self._complete and not self._draining,
             checks={
                 "postgres": lambda: self._pool.fetchval("SELECT 1"),
@@ -82,6 +92,7 @@ class IngressReplica:
                 "hosted_llm": lambda: ask(lambda: llm.ping.remote()),
                 "embedder": lambda: ask(lambda: embedder.describe.remote()),
                 "intent_classifier": lambda: ask(lambda: classifier.check_health.remote()),
+                "intent_trainer": lambda: ask(lambda: trainer.ping.remote()),
             },
             settings=IngressSettings(
                 version=version(), server_adds_request_id=True, admission_wait=settings.admission_wait_s

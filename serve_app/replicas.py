@@ -18,6 +18,7 @@ from deployments.embedder import PACKAGED, Embedder
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, answered
 from deployments.hosted_embedder import HostedEmbedder, provider_at
 from deployments.intent_classifier import IntentClassifier
+from deployments.intent_trainer import IntentTrainer
 from deployments.places import HandleLanguageModel, places
 from deployments.providers.vllm import HandleEngine
 from deployments.tenant_scorers import TenantScorers
@@ -25,7 +26,8 @@ from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
 from domain.model import Catalog, parse_catalog
-from domain.ports import Understanding
+from domain.ports import HeadInUse, Understanding
+from domain.understanding import Example
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.generating import Generating, RunsGenerations
 from serve_app.process import prepare
@@ -36,6 +38,8 @@ from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.compatibility import check_pool
 from storage.conversations import PostgresConversations
+from storage.intent_heads import PostgresHeads
+from storage.intent_trainings import PostgresTrainings
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
 from storage.postgres import open_pool
@@ -163,16 +167,51 @@ class ClassifierReplica:
             HandleEmbedder(embedder),
             cache=settings.data_folder / "cache",
             tenants=TenantScorers(lambda tenant: complexity_scorers.active(self._pool, tenant)),
+            heads=PostgresHeads(self._pool),
         )
 
     async def classify(self, text: str, tenant: str = "") -> Understanding | Refused:
         return await answered(self._classifier.classify(text, tenant))
+
+    async def classify_many(self, texts: Sequence[str], tenant: str = "") -> list[Understanding] | Refused:
+        return await answered(self._classifier.classify_many(texts, tenant))
+
+    async def evaluate(self, examples: Sequence[Example], tenant: str = "") -> dict[str, Any] | Refused:
+        return await answered(self._classifier.evaluate(examples, tenant))
+
+    async def head(self, tenant: str) -> HeadInUse | Refused:
+        return await answered(self._classifier.head(tenant))
 
     async def check_health(self) -> None:
         """Also what makes the head ready before the first message."""
         await self._classifier.check_health()
 
     async def __del__(self) -> None:
+        await self._classifier.close()
+        await self._pool.close()
+
+
+class TrainerReplica:
+    """An `IntentTrainer` behind a handle."""
+
+    async def __init__(self, embedder: DeploymentHandle) -> None:  # type: ignore[misc]
+        settings = Settings()
+        prepare(settings.log_level)
+        self._pool = await open_pool(settings.required("database_url"), 3, 0, settings.database_pooled)
+        await check_pool(self._pool)
+        self._trainer = IntentTrainer(
+            PostgresTrainings(self._pool), PostgresHeads(self._pool), HandleEmbedder(embedder)
+        )
+        self._trainer.start()
+
+    async def wake(self) -> None:
+        self._trainer.wake()
+
+    async def ping(self) -> dict[str, Any]:
+        return {"training": self._trainer.busy}
+
+    async def __del__(self) -> None:
+        await self._trainer.close()
         await self._pool.close()
 
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.conversation import Conversation
-from domain.errors import IdempotencyMismatch
 from domain.tenant import Caller
 from storage import rows
+from storage.idempotency import first_answer, remember
 from storage.postgres import Connection, Pool, reading
 from storage.retry import again
 
@@ -35,43 +35,14 @@ async def create_conversation(pool: Pool, caller: Caller, new: NewConversation) 
     """
     async with reading(pool, caller.tenant) as connection:
         if new.key is not None:
-            first = await _first_answer(connection, caller, new)
+            first = await first_answer(connection, caller, new.key, new.body_hash)
             if first is not None:
-                return first, first.id != new.id
+                found = Conversation.model_validate(first)
+                return found, found.id != new.id
         made = await _insert(connection, caller.tenant, new)
         if new.key is not None:
-            await connection.execute(
-                "UPDATE brain.idempotency SET response = $4 WHERE tenant_id = $1 AND caller = $2 AND key = $3",
-                caller.tenant,
-                caller.key_id,
-                new.key,
-                made.model_dump(mode="json"),
-            )
+            await remember(connection, caller, new.key, made.model_dump(mode="json"))
         return made, False
-
-
-async def _first_answer(connection: Connection, caller: Caller, new: NewConversation) -> Conversation | None:
-    claimed = await connection.fetchrow(
-        "INSERT INTO brain.idempotency AS i (tenant_id, caller, key, body_hash) VALUES ($1, $2, $3, $4)"
-        " ON CONFLICT (tenant_id, caller, key) DO UPDATE"
-        " SET body_hash = excluded.body_hash, turn_id = NULL, response = NULL, created_at = now()"
-        " WHERE i.created_at < now() - interval '24 hours' RETURNING 1",
-        caller.tenant,
-        caller.key_id,
-        new.key,
-        new.body_hash,
-    )
-    if claimed is not None:
-        return None
-    row = await connection.fetchrow(
-        "SELECT body_hash, response FROM brain.idempotency WHERE tenant_id = $1 AND caller = $2 AND key = $3",
-        caller.tenant,
-        caller.key_id,
-        new.key,
-    )
-    if row is None or row["body_hash"] != new.body_hash or row["response"] is None:
-        raise IdempotencyMismatch()
-    return Conversation.model_validate(row["response"])
 
 
 async def _insert(connection: Connection, tenant: str, new: NewConversation) -> Conversation:

@@ -52,7 +52,7 @@ class ModelMetrics:
     async def model_metrics(self, tenant: str, model: str, since: datetime, until: datetime) -> dict[str, Any]:
         """Turns that the model answered, by status; its calls in all turns, with latencies in milliseconds; tokens and
         USD of all calls in the ledger, also of completions that nobody keeps."""
-        bounds = (_first_id(since - _SKEW), _first_id(until + _SKEW))
+        bounds = (first_id(since - _SKEW), first_id(until + _SKEW))
         async with reading(self._pool, tenant) as lent:
             charged = await lent.fetchrow(_CHARGED, tenant, model, since, until)
             turns = await lent.fetchrow(_TURNS, tenant, model, since, until, *bounds)
@@ -81,7 +81,7 @@ class ModelMetrics:
         }
 
 
-def _first_id(at: datetime) -> str:
+def first_id(at: datetime) -> str:
     """The least id of a turn that can have been made at `at` (domain/ids.py)."""
     return f"turn_{max(int(at.timestamp() * 1000), 0):012x}{'0' * 20}"
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from deployments.providers import Piece
 from deployments.providers.scripted_templates import NO_MODEL, OTHER, TEMPLATES
+from domain.clarifying import OPENING
 from domain.generation import GenerationRequest
 from domain.model import Route
 
@@ -25,7 +26,7 @@ class ScriptedWire:
     """Answers at once, the same to the same messages, word by word."""
 
     async def stream(self, route: Route, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
-        text, finish = reply(request.messages, request.intent), "stop"
+        text, finish = reply(request.messages, request.intent, request.clarification), "stop"
         stop = request.parameters.get("stop") or []
         for mark in [stop] if isinstance(stop, str) else stop:
             text = text.partition(mark)[0] if mark else text
@@ -42,14 +43,25 @@ class ScriptedWire:
         pass
 
 
-def reply(messages: list[dict[str, Any]], intent: str | None) -> str:
-    """The answer to the last user message; in the first reply of a conversation it says that no model is configured."""
+def reply(messages: list[dict[str, Any]], intent: str | None, clarification: str | None = None) -> str:
+    """The answer to the last user message; in the first reply of a conversation it says that no model is configured.
+
+    Where the message may mean several things it is `clarification`, but not twice in a row.
+    """
+    if clarification and _asked_before(messages):
+        clarification, intent = None, OTHER
     asked = next((text_of(m) for m in reversed(messages) if m.get("role") == "user"), "")
     templates = TEMPLATES.get(intent or OTHER, TEMPLATES[OTHER])
     choice = int.from_bytes(hashlib.sha256(f"{len(messages)}\0{asked}".encode(errors="replace")).digest()[:4])
-    answer = templates[choice % len(templates)].replace("{topic}", topic_of(asked))
+    answer = clarification or templates[choice % len(templates)].replace("{topic}", topic_of(asked))
     first = not any(m.get("role") == "assistant" for m in messages)
     return (NO_MODEL if first else "") + answer
+
+
+def _asked_before(messages: list[dict[str, Any]]) -> bool:
+    """Whether the last reply was a clarification: a second one would go in circles."""
+    last = next((text_of(m) for m in reversed(messages) if m.get("role") == "assistant"), "")
+    return last.removeprefix(NO_MODEL).startswith(OPENING)
 
 
 def topic_of(asked: str) -> str:

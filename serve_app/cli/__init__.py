@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from serve_app.cli import backup, bench, chat_command, db, haproxy_command, route, settings_command, up
+from serve_app.cli import backup, bench, chat_command, db, haproxy_command, intents, route, settings_command, up
 from serve_app.embedded.refusal import Refusal
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("up")(up.up)
 app.command("chat")(chat_command.chat)
+app.add_typer(intents.app, name="intents")
 app.add_typer(db.app, name="db")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)

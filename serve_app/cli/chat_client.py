@@ -1,4 +1,4 @@
-"""The service as `brain chat` uses it: a few calls of the native API."""
+"""The service as commands use it: a few calls of the native API."""
 
 import asyncio
 import uuid
@@ -38,10 +38,10 @@ class Client:
         await self._session.close()
 
     async def models(self) -> list[str]:
-        return [model["id"] for model in (await self._call("GET", "/models?limit=100"))["data"]]
+        return [model["id"] for model in (await self.call("GET", "/models?limit=100"))["data"]]
 
     async def check_model(self, model: str) -> None:
-        await self._call("GET", f"/models/{quote(model)}")
+        await self.call("GET", f"/models/{quote(model)}")
 
     async def create_conversation(self) -> str:
         patience, key = self._patience(), _key()
@@ -56,14 +56,14 @@ class Client:
     async def recent(self, conversation: str, limit: int = 20) -> list[dict[str, Any]]:
         """The conversation's last messages, the oldest first."""
         path = f"/conversations/{quote(conversation, safe='')}/messages?order=desc&limit={limit}"
-        return list(reversed((await self._call("GET", path))["data"]))
+        return list(reversed((await self.call("GET", path))["data"]))
 
     async def turn(self, turn_id: str) -> dict[str, Any]:
-        return await self._call("GET", f"/turns/{turn_id}")
+        return await self.call("GET", f"/turns/{turn_id}")
 
     async def cancel(self, turn_id: str) -> dict[str, Any]:
         """Cancel the turn; gives it as it then is."""
-        return await self._call("POST", f"/turns/{turn_id}/cancel")
+        return await self.call("POST", f"/turns/{turn_id}/cancel")
 
     def send(self, conversation: str, content: str, model: str) -> AsyncGenerator[Event, None]:
         """Send a message and read its turn's events. Its key makes a repeated POST the same message."""
@@ -85,10 +85,10 @@ class Client:
         headers = {"last-event-id": last.id} if last is not None else {}
         return await self._open("GET", f"/turns/{turn_id}/events", headers=headers)
 
-    async def _call(self, method: str, path: str) -> dict[str, Any]:
-        """One try."""
+    async def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        """One try at any call below `/api/v1`; `options` as of aiohttp's requests."""
         try:
-            return await self._once(method, path)
+            return await self._once(method, path, **options)
         except Busy as error:
             raise Refusal(f"{error.reason}: try again later, or name another address with --url") from None
         except BROKEN as error:
@@ -111,7 +111,7 @@ class Client:
         response = await self._session.request(
             method, f"{self.url}/api/v1{path}", allow_redirects=False, raise_for_status=False, **options
         )
-        if response.status in (200, 201):
+        if response.status in (200, 201, 202):
             return response
         async with response:
             raise await self._refusal(response)

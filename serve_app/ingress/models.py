@@ -1,10 +1,9 @@
 """The models that may be named, with what is known of them, what was used of them, and what is preferred."""
 
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from domain.errors import NotFound, Unavailable
@@ -20,13 +19,10 @@ from serve_app.ingress.errors import Problem, unknown_model
 from serve_app.ingress.model_settings import Weight, registry_of
 from serve_app.ingress.params import OldestFirst
 from serve_app.ingress.parts import Parts, parts_of
+from serve_app.ingress.periods import End, Moment, period
 from serve_app.ingress.shapes import rfc3339
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
-USUAL, LONGEST = timedelta(days=7), timedelta(days=366)
-EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-Moment = Annotated[datetime | None, Query(alias="from", description="RFC 3339; seven days before `to` if not given")]
-End = Annotated[datetime | None, Query(alias="to", description="RFC 3339; now if not given")]
 
 
 class Preference(Native):
@@ -59,7 +55,7 @@ async def get_model_metrics(
     parts = parts_of(request)
     if "\0" in model_id:
         raise unknown_model(model_id)
-    since, until = _period(since, until)
+    since, until = period(since, until)
     metrics = await parts.reader.model_metrics(who.tenant, model_id, since, until)
     if not metrics["turns"]["total"] and not metrics["calls"]["total"] and not metrics["calls"]["charged"]:
         await allowed_route(parts, who, model_id)  # a model that is gone keeps its history
@@ -105,21 +101,6 @@ async def get_model(request: Request, who: Who, model_id: str) -> Response:
     if route is None:
         raise unknown_model(model_id)
     return Answer(_card(parts, route, await parts.models.settings(who.tenant)))
-
-
-def _period(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:
-    until = _utc("to", until or datetime.now(UTC))
-    since = _utc("from", since or until - USUAL)
-    if not since < until <= since + LONGEST:
-        raise Problem(422, f"from: must be before `to`, by {LONGEST.days} days at the most", "from")
-    return since, until
-
-
-def _utc(name: str, at: datetime) -> datetime:
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    if not EARLIEST <= at <= LATEST:
-        raise Problem(422, f"{name}: must lie between {EARLIEST.year} and {LATEST.year}", name)
-    return at.astimezone(UTC)
 
 
 def _card(parts: Parts, route: Route, settings: ModelSettings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from actors.parts import AllHealthy, EveryModel
 from domain.embedding import EmbedderInfo
+from domain.errors import Unavailable
 from domain.model import Catalog
 from domain.ports import Classifier, Embedder, Follower, Health, Hosts, LanguageModel, TenantModels
 from serve_app.catalog_watch import CatalogWatch
@@ -16,6 +17,9 @@ from serve_app.ingress.admission import Admission
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.keys import Keys
 from serve_app.ingress.vitals import Vitals
+from storage.intent_heads import PostgresHeads
+from storage.intent_trainings import PostgresTrainings
+from storage.intents import PostgresIntents
 from storage.ledger import PostgresLedger
 from storage.reader import PostgresReader
 
@@ -38,6 +42,16 @@ class IngressSettings:
     server_adds_request_id: bool = False
     admission_wait: float = 0
     started_at: int = field(default_factory=lambda: int(time()))
+
+
+@dataclass(frozen=True, slots=True)
+class Intents:
+    """What tenants define and train. `wake` tells the trainer that a training waits."""
+
+    defined: PostgresIntents
+    trainings: PostgresTrainings
+    heads: PostgresHeads
+    wake: Callable[[], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -63,6 +77,7 @@ class Parts:
     models: TenantModels = field(default_factory=EveryModel)
     health: Health = field(default_factory=AllHealthy)
     registry: CatalogWatch | None = None
+    intents: Intents | None = None
     keys: Keys = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)
@@ -79,6 +94,13 @@ class Parts:
 def parts_of(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
+
+
+def intents_of(request: Request) -> Intents:
+    found = parts_of(request).intents
+    if found is None:
+        raise Unavailable("intents cannot be defined or trained here")
+    return found
 
 
 def admit(request: Request, tenant: str, model: str) -> None:

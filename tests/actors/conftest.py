@@ -29,11 +29,13 @@ class Greeter:
 
     away = False
     complexity = None
+    clarification = None
 
     async def classify(self, text, tenant=""):
         if self.away:
             raise Unavailable("the classifier is away")
-        return Understanding(Intent(name="greeting", confidence=0.9), [], [1.0], self.complexity)
+        intent = Intent(name="greeting", confidence=0.9)
+        return Understanding(intent, [intent], [1.0], self.complexity, version=3, clarification=self.clarification)
 
 
 @dataclass

@@ -6,8 +6,10 @@ import time
 import pytest
 
 from benchmarks.mock_spec import reply_tokens
+from domain.clarifying import OPENING, Clarification
 from domain.errors import ConversationBusy, Fenced, NotFound, Overloaded, Retryable
 from domain.events import ACCEPTED, COMPLETED, DELTA, MODEL, RESET, replay
+from storage.reader import PostgresReader
 from tests.storage.conftest import make_conversation, make_send
 from tests.storage.test_ownership import messages
 
@@ -201,6 +203,31 @@ async def test_auto_names_the_model_after_the_intent(world, key):
     accepted = await host.send(make_send(key, model="auto"))
     types = [event.type for event in await world.events(key.tenant, accepted.turn.id)]
     assert types.index("turn.intent") < types.index(MODEL) < types.index(DELTA)
+
+
+async def test_a_doubt_is_told_with_the_intent_and_asked_by_the_built_in_model(world, key):
+    question = f"{OPENING} Is this about “refund” or “parcel”?"
+    world.classifier.clarification = Clarification(question, ("refund", "parcel"))
+    world.rules.are(default="scripted")
+    host = await world.host()
+    ended = await host.send(make_send(key, "hm", model="auto", wait=True))
+    assert ended.message.model == "scripted" and ended.message.content.endswith(question)
+    [told] = [event for event in await world.events(key.tenant, ended.turn.id) if event.type == "turn.intent"]
+    assert told.data["clarification"] == {"question": question, "intents": ["refund", "parcel"]}
+    ended = await host.send(make_send(key, "well", model="auto", wait=True))
+    assert OPENING not in ended.message.content, "not twice in a row"
+    ended = await host.send(make_send(key, "hm", model="mock,n=3", wait=True))
+    assert ended.message.content == "".join(reply_tokens("hm", 3)), "nothing more for a model that was named"
+
+
+async def test_what_a_message_was_taken_to_mean_is_kept(world, key):
+    host = await world.host()
+    ended = await host.send(make_send(key, model="auto", wait=True))
+    content, found = await PostgresReader(world.pool).understanding(key.tenant, ended.user_message.id)
+    assert content == ended.user_message.content
+    assert (found["intent"]["name"], found["version"], found["clarification"]) == ("greeting", 3, None)
+    _, found = await PostgresReader(world.pool).understanding(key.tenant, ended.message.id)
+    assert found is None, "a reply asks for nothing"
 
 
 async def test_an_idle_conversation_is_put_away_and_comes_back(world, key):

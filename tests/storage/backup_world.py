@@ -31,6 +31,11 @@ INSERT INTO brain.feedback (tenant_id, message_id, score, comment)
     SELECT tenant_id, id, 0.1::float8 + 0.2::float8, %(odd)s FROM brain.messages WHERE tenant_id = %(tenant)s LIMIT 1;
 INSERT INTO brain.complexity_scorers (tenant_id, version, embedder, artefact)
     VALUES (%(tenant)s, 1, 'e', %(artefact)s);
+INSERT INTO brain.intents (tenant_id, id, name, description, examples)
+    VALUES (%(tenant)s, 'int_x', %(odd)s, %(odd)s, jsonb_build_array(%(odd)s::text));
+INSERT INTO brain.intent_trainings (tenant_id, id, request) VALUES (%(tenant)s, 'train_x', %(settings)s);
+INSERT INTO brain.intent_heads (tenant_id, version, embedder, artefact, fingerprint, training_id, effort, active)
+    VALUES (%(tenant)s, 1, 'e', %(artefact)s, '\\x00', 'train_x', 'first', true);
 """
 KEY = "k" * 40  # of the first tenant's operator
 EVERY_BYTE = bytes(range(256))

@@ -195,7 +195,8 @@ async def test_an_older_schema_is_brought_to_this_version(database, other, path)
     downgrade(database, "0004")
     assert write_backup(database, path, "").revision == "0004"
     put_back(other, path)
-    assert everything(other) == before
+    later: dict[str, list] = {name: [] for name in ("intents", "intent_trainings", "intent_heads")}
+    assert everything(other) == before | later
     assert run(other, "SELECT version_num FROM brain_schema_version") == [(newest(),)]
 
 

@@ -17,7 +17,7 @@ from tests.storage.test_ownership import unfinished
 
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
-    " reservations",
+    " reservations intents intent_trainings intent_heads",
     ("SELECT", "INSERT", "UPDATE"): "budgets",
     ("SELECT", "INSERT"): "usage outbox",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers",
@@ -26,9 +26,9 @@ GRANTED = {
 
 GRANTED_TO_DEFINER = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers",
-    ("SELECT", "UPDATE"): "budgets catalog_version",
+    ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings",
     ("SELECT", "DELETE"): "idempotency outbox reservations",
-    ("SELECT",): "tenants api_keys conversations turns usage hosts model_settings outbox_consumers",
+    ("SELECT",): "tenants api_keys conversations turns usage hosts model_settings outbox_consumers intent_heads",
 }
 
 
@@ -49,6 +49,9 @@ DEFINED = {
     "reset_provider",
     "model_settings_since",
     "raise_version",
+    "claim_intent_training",
+    "active_intent_heads",
+    "turns_by_intent",
 }
 """What runs with the rights of `brain_definer`."""
 

@@ -8,6 +8,7 @@ from deployments.providers.openai import body_of
 from deployments.providers.scripted import ScriptedWire, reply
 from deployments.providers.scripted_templates import NO_MODEL, TEMPLATES
 from deployments.providers.sse import MAX_LINE, EventParser
+from domain.clarifying import OPENING
 from domain.generation import GenerationRequest
 from domain.model import Model, Provider, Route
 from domain.turn import Parameters
@@ -134,3 +135,15 @@ async def test_scripted_honours_max_tokens_and_stop():
 def test_scripted_has_an_answer_to_everything(intent, text):
     assert reply([{"role": "assistant", "content": "a"}, user(text)], intent)
     assert reply([], intent)
+
+
+def test_the_built_in_model_asks_what_is_meant_once_and_then_says_what_it_can_do():
+    said = [{"role": "user", "content": "hm"}]
+    question = f"{OPENING} Is this about “refund” or “parcel”?"
+    first = reply(said, "refund", question)
+    assert first == NO_MODEL + question
+    said += [{"role": "assistant", "content": first}, {"role": "user", "content": "well"}]
+    second = reply(said, "refund", question)
+    assert OPENING not in second and any(second.startswith(one.partition("{")[0]) for one in TEMPLATES["other"])
+    said += [{"role": "assistant", "content": second}, {"role": "user", "content": "hm"}]
+    assert reply(said, "refund", question) == question
