@@ -1,6 +1,7 @@
 """Brings one attempt of a turn from its acceptance to a reply, without touching Postgres."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,13 +9,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.choice import Choice, Question, choose
-from actors.parts import Parts
+from actors.parts import NoMemory, Parts
 from actors.telling import Events
 from actors.trace import trace_of
 from actors.turn import LiveTurn, unjournalled
 from actors.window import Window
-from domain.context import Remembered, estimate_tokens
+from domain.context import Material, Remembered, estimate_tokens
 from domain.conversation import ConversationKey
+from domain.embedding import Embedding
 from domain.errors import BrainError, JournalRefused, JournalUnavailable
 from domain.events import ACCEPTED, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
@@ -24,6 +26,8 @@ from domain.message import MessageStatus
 from domain.model import AUTO
 from domain.model_settings import ModelSettings
 from domain.ports import Reply
+
+log = logging.getLogger("brain.turn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,9 @@ class TurnRun:
         self.parts, self.key, self.live, self.window, self.epoch = parts, key, live, window, epoch
         self._understanding: asyncio.Task[None] | None = None
         self._saying: asyncio.Task[None] | None = None
+        self._recalling: asyncio.Task[None] | None = None
+        self._embedding: Embedding | None = None
+        self.material: tuple[Material, ...] = ()
         self.marks: dict[str, float] = {}
         self.choice: Choice | None = None
         self.told: dict[str, Any] = {}  # what else the trace tells
@@ -58,6 +65,7 @@ class TurnRun:
                 await self.say(opening)
                 opening = []
                 await self._understood()
+            await self.recalled()
             choice = self.choice = self.choose(ground, requested)
             events = [*opening, *self._chosen(choice)]
             if live.cancelled:
@@ -83,6 +91,8 @@ class TurnRun:
         ground = Ground(settings, *await self._history())
         if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
+        if not isinstance(self.parts.memory, NoMemory):
+            self._recalling = asyncio.create_task(self._recall())
         try:
             yield ground
         finally:
@@ -100,6 +110,7 @@ class TurnRun:
             live.intent,
             live.complexity,
             live.held,
+            self.material,
         )
         return choose(self.parts, ground.settings, self.window, question)
 
@@ -167,7 +178,8 @@ class TurnRun:
         told = self.window.before(order)
         if any(message.order == order for message in told) and order >= self.window.start:
             return self.window.start, told
-        return 1, await self.parts.store.before(self.key, order, self.parts.limits.context_messages)
+        told = await self.parts.store.before(self.key, order, self.parts.limits.context_messages)
+        return min((message.order for message in told), default=1), told
 
     def _chosen(self, choice: Choice) -> Events:
         """The event that names the model, unless this attempt has named it last."""
@@ -204,7 +216,7 @@ class TurnRun:
             chain=tuple(route.id for route in routes[1:]),
             n=live.n,
             live=live.asked.live,
-            stable=len(choice.prompt.messages),
+            stable=len(choice.prompt.messages) - (not choice.prompt.bare),
             session=self.key.conversation,
             weight=ground.settings.weight,
             prefix=live.prefix,
@@ -222,9 +234,32 @@ class TurnRun:
         finally:
             self.marks["classify_ms"] = (time.monotonic() - began) * 1000
         self.live.intent, self.live.complexity = understood.intent, understood.complexity
+        self._embedding = understood.embedding
         if self._saying is not None:
             await asyncio.wait([self._saying])  # the opening stands before everything else
         await self.say([(INTENT, {"intent": understood.intent.model_dump()})])
+
+    async def recalled(self) -> None:
+        """Wait for what the memory has for this message, where there is one: a moment, and no longer."""
+        if self._recalling is not None:
+            await asyncio.gather(self._recalling, return_exceptions=True)
+
+    async def _recall(self) -> None:
+        """Look for similar exchanges; whatever goes wrong here costs the prompt these, never the turn."""
+        limits, began = self.parts.limits, time.monotonic()
+        text = self.live.asked.user_message.content
+        try:
+            async with asyncio.timeout(limits.recall_timeout):
+                if self._understanding is not None:
+                    await asyncio.wait([self._understanding])
+                found = await self.parts.memory.similar(self.key, text, self._embedding, limits.recalled)
+            self.material = (Material.similar(found),) if found else ()
+        except (BrainError, TimeoutError):
+            return
+        except Exception:
+            log.exception("the memory failed", extra={"turn_id": self.live.id})
+        finally:
+            self.marks["recall_ms"] = (time.monotonic() - began) * 1000
 
     async def _understood(self) -> None:
         if self._understanding is not None:

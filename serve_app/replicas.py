@@ -21,6 +21,7 @@ from deployments.intent_classifier import IntentClassifier
 from deployments.places import HandleLanguageModel, places
 from deployments.providers.vllm import HandleEngine
 from deployments.tenant_scorers import TenantScorers
+from deployments.tokenizers_at_hand import ModelTokenizers
 from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
@@ -63,6 +64,7 @@ class HostReplica:
         self._watch = CatalogWatch(catalog, self._use, models)
         self._breakers = RedisBreakers(self._redis)
         self._breakers.start()
+        self._tokenizers = ModelTokenizers()
         context = serve.get_replica_context()
         peers = HandleHosts(serve.get_deployment_handle(context.deployment, context.app_name))
         self._host = ConversationHost(
@@ -81,6 +83,7 @@ class HostReplica:
             ),
             models=models,
             health=self._breakers,
+            counters=self._tokenizers,
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
         registry = self._metrics.registry
@@ -101,6 +104,7 @@ class HostReplica:
         await self._watch.configure(parse_catalog(user_config))
 
     async def _use(self, catalog: Catalog) -> None:
+        self._tokenizers.load(catalog)
         self._host.configure(catalog)
 
     async def send(self, send: Send) -> Accepted | Ended | Refused:

@@ -10,7 +10,7 @@ from domain.events import Layout
 from domain.message import Message
 from domain.tenant import Caller
 from domain.turn import Turn, TurnStatus
-from storage import creation, feedback, insight, message_edits, model_metrics, rows, versions
+from storage import creation, feedback, insight, message_edits, model_metrics, rows, summaries, versions
 from storage.pages import Page, PageQuery, page_of
 from storage.postgres import Connection, Pool, asking, reading
 from storage.retry import again
@@ -33,6 +33,7 @@ class PostgresReader(
     insight.Insight,
     model_metrics.ModelMetrics,
     feedback.FeedbackOnAnswers,
+    summaries.SummariesToRead,
 ):
     """Every method may raise `Unavailable`, reads after three tries; `NotFound` where the tenant has no such thing."""
 

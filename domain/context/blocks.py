@@ -16,14 +16,16 @@ def due(prompt: Prompt, reply: int, messages: int, most: int) -> bool:
 
 
 def next_block(messages: Sequence[Remembered], summary: Summary, prompt: Prompt, most: int) -> list[Remembered]:
-    """The messages that no prompt will tell once the block is dropped, as far as `summary` does not cover them."""
+    """The messages that no prompt will tell once the block is dropped; none where `summary` covers a block already."""
     to_come = 1 - WATERMARK  # of either: what will be said until the block is dropped
     goal, fewest = (KEEP - to_come) * prompt.budget, (KEEP_MESSAGES - to_come) * most
     ordered = sorted(messages, key=lambda one: (one.order, one.seq))
+    if not ordered or summary.until >= ordered[0].order:
+        return []
     first = 0  # of the turns that stay
     for place in reversed(range(len(ordered))):
         goal, fewest = goal - ordered[place].size(prompt.counter), fewest - 1
         if goal < 0 or fewest < 0:
             first = ordered[place].order + 1
             break
-    return [one for one in ordered if summary.until < one.order < first]
+    return [one for one in ordered if one.order < first]

@@ -29,6 +29,9 @@ INSERT INTO brain.outbox_consumers VALUES (%(tenant)s);
 INSERT INTO brain.hosts VALUES (gen_random_uuid(), clock_timestamp() - interval '16 s');
 INSERT INTO brain.feedback (tenant_id, message_id, score, comment)
     SELECT tenant_id, id, 0.1::float8 + 0.2::float8, %(odd)s FROM brain.messages WHERE tenant_id = %(tenant)s LIMIT 1;
+INSERT INTO brain.summaries (tenant_id, conversation_id, up_to, seq, sections, facts, made_by)
+    SELECT tenant_id, id, 1, 2, %(settings)s, %(settings)s, %(odd)s FROM brain.conversations
+    WHERE tenant_id = %(tenant)s;
 INSERT INTO brain.complexity_scorers (tenant_id, version, embedder, artefact)
     VALUES (%(tenant)s, 1, 'e', %(artefact)s);
 """
