@@ -120,9 +120,7 @@ def _most_tokens(parts: Parts, window: Window, send: Send) -> int:
     marks = 2 * sum(len(text.encode()) + len(NOTE) for text in told)
     if not isinstance(parts.memory, NoMemory):
         longest = max(model.context_tokens for provider in parts.catalog.providers for model in provider.models)
-        marks += int(
-            4 * (SIMILAR.share + PRODUCTS.share) * longest
-        )  # cut to four bytes a token
+        marks += int(4 * (SIMILAR.share + PRODUCTS.share) * longest)  # cut to four bytes a token
     return marks + sum(len(text.encode()) + MESSAGE_OVERHEAD for text in texts)
 
 

@@ -26,6 +26,11 @@ class Fact:
     value: str
     order: int
 
+    @property
+    def name(self) -> str:
+        """The key as people read it: without the value, where that is a part of it."""
+        return self.key.partition(_SEVERAL)[0]
+
 
 def facts_in(text: str, order: int) -> list[Fact]:
     """What a user's message tells, in the order of its sentences. Questions tell nothing."""
@@ -66,7 +71,7 @@ def latest(facts: Iterable[Fact], before: int) -> list[Fact]:
 
 def line(fact: Fact) -> str:
     """As a prompt tells it."""
-    return f"{fact.key.partition(_SEVERAL)[0]}: {fact.value}"
+    return f"{fact.name}: {fact.value}"
 
 
 def _fact(pattern: Pattern, sentence: str, order: int) -> Fact | None:
