@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from domain.context import Remembered, Summary, build_prompt, estimate_tokens
+from domain.context import MESSAGE_OVERHEAD, Remembered, Summary, build_prompt, estimate_tokens
 from domain.context.blocks import due, next_block
 from domain.context.told import summary_limit
 
@@ -54,10 +54,10 @@ def _recent(
     talk: Iterable[tuple[str, str]], budget: int, first: Callable[[Sequence[int], int], int]
 ) -> Iterator[Messages]:
     said: list[tuple[str, str]] = []
-    room = budget - estimate_tokens(SYSTEM) - 4
+    room = budget - estimate_tokens(SYSTEM) - MESSAGE_OVERHEAD
     for question, reply in talk:
         said.append(("user", question))
-        told = said[first([estimate_tokens(text) + 4 for _, text in said], room) :]
+        told = said[first([estimate_tokens(text) + MESSAGE_OVERHEAD for _, text in said], room) :]
         yield [{"role": "system", "content": SYSTEM}, *({"role": role, "content": text} for role, text in told)]
         said.append(("assistant", reply))
 
@@ -69,22 +69,20 @@ def _fitting(sizes: Sequence[int], room: int) -> int:
     return place
 
 
+def tokens_of(messages: Messages) -> int:
+    return sum(estimate_tokens(message["content"]) + MESSAGE_OVERHEAD for message in messages)
+
+
 def identical(before: Messages, now: Messages) -> float:
     """The share of `now`'s tokens that stand at its beginning as they did in `before`'s, byte for byte."""
-    same = whole = 0
-    differs = False
-    for place, message in enumerate(now):
-        tokens = estimate_tokens(message["content"]) + 4
-        whole += tokens
-        if differs:
-            continue
-        if place < len(before) and before[place] == message:
-            same += tokens
-            continue
-        differs = True
-        if place < len(before) and before[place]["role"] == message["role"]:
-            same += _common(before[place]["content"], message["content"]) // 4
-    return same / whole
+    same = 0
+    for old, new in zip(before, now, strict=False):
+        if old != new:
+            if old["role"] == new["role"]:
+                same += _common(old["content"], new["content"]) // 4
+            break
+        same += tokens_of([new])
+    return same / tokens_of(now)
 
 
 def _common(one: str, other: str) -> int:
