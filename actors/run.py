@@ -14,7 +14,7 @@ from actors.telling import Events
 from actors.trace import trace_of
 from actors.turn import LiveTurn, unjournalled
 from actors.window import Window
-from domain.context import Material, Remembered, estimate_tokens
+from domain.context import ESTIMATE, Material, Remembered, estimate_tokens
 from domain.conversation import ConversationKey
 from domain.embedding import Embedding
 from domain.errors import BrainError, JournalRefused, JournalUnavailable
@@ -28,6 +28,7 @@ from domain.model_settings import ModelSettings
 from domain.ports import Reply
 
 log = logging.getLogger("brain.turn")
+COUNTED_AT_ONCE = 16  # messages; a tokenizer takes some 0.1 ms for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class TurnRun:
         """
         settings = self.settings = await self.parts.models.settings(self.key.tenant)
         ground = Ground(settings, *await self._history())
+        await self._count(ground.history)
         if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
         if not isinstance(self.parts.memory, NoMemory):
@@ -180,6 +182,16 @@ class TurnRun:
             return self.window.start, told
         told = await self.parts.store.before(self.key, order, self.parts.limits.context_messages)
         return min((message.order for message in told), default=1), told
+
+    async def _count(self, history: list[Remembered]) -> None:
+        """Have much that was never counted counted beside the event loop, by the tokenizer of the model it is for."""
+        requested = self.live.asked.requested_model
+        route = self.parts.catalog.find(self.window.model or "" if requested == AUTO else requested)
+        counter = ESTIMATE if route is None else self.parts.counters.counter(route.model)
+        if counter is not ESTIMATE:
+            new = [message for message in history if counter.name not in message.counts]
+            if len(new) > COUNTED_AT_ONCE:
+                await asyncio.to_thread(lambda: [message.size(counter) for message in new])
 
     def _chosen(self, choice: Choice) -> Events:
         """The event that names the model, unless this attempt has named it last."""
