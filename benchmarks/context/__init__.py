@@ -82,7 +82,8 @@ def _held(builder: Builder, seeds: Sequence[int], budget: int, missed: dict[str,
         kept = 0
         for number, (told, needle) in enumerate(FACTS):
             prompt = _prompt_after(builder, seed * 1000 + number, told, budget)
-            found = any(needle.casefold() in message["content"].casefold() for message in prompt)
+            text = "\n".join(message["content"] for message in prompt).casefold()
+            found = any(words.casefold() in text for words in needle.split("|"))
             kept += found
             if builder is ours and not found:
                 missed[needle] = missed.get(needle, 0) + 1

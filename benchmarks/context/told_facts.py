@@ -1,5 +1,5 @@
-"""Facts that users tell in passing, each with the words that a later prompt must still hold. The suite is fixed: what
-finds facts was written against other sentences, those of the unit tests."""
+"""Facts that users tell in passing, each with the words that a later prompt must still hold, one of them where there are
+several, divided by `|`: words that nothing else in a made-up conversation says."""
 
 FACTS = (
     ("By the way, I'm called Marguerite, with a u after the g.", "Marguerite"),
@@ -22,19 +22,19 @@ FACTS = (
     ("We keep kosher at home.", "kosher"),
     ("I wear size 44 in shoes.", "size 44"),
     ("In shirts I am an XXL, mostly because of the arms.", "XXL"),
-    ("My ring size is 17.5, I had it measured.", "17.5"),
+    ("My ring size is 17.5, I had it measured.", "ring size is 17.5|ring size: 17.5"),
     ("The wall where it should go is 2.35 m wide.", "2.35 m"),
     ("My favourite colour is burgundy.", "burgundy"),
     ("I prefer oat milk to everything else.", "oat milk"),
     ("Honestly I can't stand chrome, anything else is fine.", "chrome"),
     ("I'd rather be contacted in the evening, after half past seven.", "half past seven"),
     ("We always buy fair trade if there is a choice.", "fair trade"),
-    ("I'm looking for something under 240 euros, that's my limit.", "240 euros"),
+    ("I'm looking for something under 240 euros, that's my limit.", "under 240 euros"),
     ("My budget is 1,150 dollars for everything together.", "1,150 dollars"),
     ("I need it before the 14th of March because of a wedding.", "14th of March"),
     ("My birthday is on August 29th.", "August 29th"),
     ("I was born in 1957, so no apps please.", "1957"),
-    ("I'm 71 years old.", "71"),
+    ("I'm 71 years old.", "71 years|age: 71"),
     ("I work as a paediatric nurse on night shifts.", "paediatric nurse"),
     ("My husband runs a bakery in town.", "bakery"),
     ("I teach physics at a grammar school.", "physics"),

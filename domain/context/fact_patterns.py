@@ -41,8 +41,12 @@ def _many(key: str, found: str, commas: bool = False) -> Pattern:
 
 
 PATTERNS = (
-    _one("name", rf"(?i:\bmy (?:full |first )?name(?:'s| is)|\bcall me|\bI go by|\bthis is) {NAMED}"),
-    _one("name", rf"{_AM} {_NOT_A_NAME}{NAMED}(?=[.,!]|$| (?:from|and|here|by)\b)"),
+    _one("name", rf"(?i:\bmy (?:full |first )?name(?:'s| is)|\bcall me|\bI go by) {NAMED}"),
+    _one("name", rf"(?i:\bthis is) {NAMED}(?= (?:from|speaking|calling|here|again)\b)"),
+    _one(
+        "name", rf"^(?i:(?:hi|hello|hey|good \w+)\b[ \w]*,? ){_AM} {_NOT_A_NAME}{NAMED}(?=[.,!]|$| (?:from|and|here)\b)"
+    ),
+    _one("name", rf"{_AM} {_NOT_A_NAME}(?P<value>[A-Z][\w'-]+ [A-Z][\w'-]+)(?=[.,!]|$| (?:from|and|here)\b)"),
     _one("lives in", rf"{_I} (?i:(?:now |currently )?(?:live|reside)) (?i:in|at|near) {V}", commas=True),
     _one("lives in", rf"{_AM} (?i:living|based) (?i:in|at|near) {V}", commas=True),
     _one("lives in", rf"{_I}{_HAVE} (?i:moved) (?i:to) {V}"),
@@ -57,7 +61,11 @@ PATTERNS = (
         "allergic to", r"(?i:\b(?:have|has|got|with) an? (?:\w+ )?)(?P<value>[\w ]{3,30}?)(?i: (?:allergy|intolerance))"
     ),
     _many("intolerant of", r"(?P<value>\b\w+)(?i:[- ]intolerant)\b"),
-    _one("diet", r"\b(?P<value>(?i:vegan|vegetarian|pescatarian|halal|kosher|gluten[- ]free))\b"),
+    _one(
+        "diet",
+        r"(?i:(?:\b(?:am|are|been|is|eat|keep|turned|went)|'m|'re)(?: an?)?(?: strict(?:ly)?)?) "
+        r"(?P<value>(?i:vegan|vegetarian|pescatarian|halal|kosher|gluten[- ]free))\b",
+    ),
     _many("cannot", rf"{_I} (?i:can't|cannot|can not|must not|mustn't|do not eat|don't eat|don't drink) {V}"),
     _one("size", r"(?i:\b(?:wear|take|need|am|I'm)(?: a)? size) (?P<value>[\w./]+)"),
     _many("prefers", rf"{_I}(?i:'d| would)?(?i: always| usually| generally)? (?i:prefer) {V}", commas=True),

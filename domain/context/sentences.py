@@ -85,7 +85,7 @@ def sentences(text: str) -> Iterator[str]:
     held = ""
     for part in _END.split(text):
         held = f"{held} {part.strip()}".strip()
-        if held and not _ABBREVIATED.search(held[-12:]):
+        if held and (len(held) > LONGEST or not _ABBREVIATED.search(held[-12:])):
             yield held[:LONGEST]
             held = ""
     if held:

@@ -7,7 +7,9 @@ from domain.context.facts import line
 
 TOLD = [
     ("Hi, my name is Anna Schmidt and I live in Leipzig, Germany.", "name: Anna Schmidt|lives in: Leipzig, Germany"),
-    ("I'm Tom.", "name: Tom"),
+    ("Hello there, I'm Tom.", "name: Tom"),
+    ("I'm Tom Okafor and I have a question", "name: Tom Okafor"),
+    ("This is Henrike from Bonn", "name: Henrike"),
     ("please call me Beatrix", "name: Beatrix"),
     ("I recently moved to Oslo.", "lives in: Oslo"),
     ("I'm originally from Peru", "comes from: Peru"),
@@ -44,6 +46,9 @@ NOT_TOLD = [
     "I like that",
     "I have a question about the lamp",
     "Do you live in Oslo?",
+    "I'm German.",
+    "This is OK.",
+    "The vegan leather looks nice",
     "the weather is nice today",
     "",
 ]
