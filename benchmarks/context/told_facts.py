@@ -1,5 +1,5 @@
-"""Facts that users tell in passing, each with the words that a later prompt must still hold, one of them where there are
-several, divided by `|`: words that nothing else in a made-up conversation says."""
+"""Facts that users tell in passing, each with the words that a later prompt must still hold, or one of several that are
+divided by `|`: nothing else in a made-up conversation says them."""
 
 FACTS = (
     ("By the way, I'm called Marguerite, with a u after the g.", "Marguerite"),
