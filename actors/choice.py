@@ -97,6 +97,7 @@ def _prompt(parts: Parts, window: Window, question: Question, budget: int, count
         budget,
         parts.limits.context_messages,
         summary=window.summary,
+        extend=not window.gap,
         material=question.material,
         counter=counter,
     )

@@ -38,7 +38,7 @@ def summarise(owner: Owner, run: TurnRun, ended: Ended) -> asyncio.Task[None] | 
     """Begin what is due after this turn. The task ends by itself, whatever happens to it."""
     window, prompt = run.window, run.choice.prompt if run.choice else None
     block = _next_block(run.parts, window, prompt)
-    if not block and not window.gap and window.summary is window.kept:
+    if not block and not window.gap and window.summary == window.kept:
         return None
     if len(run.parts.summaries) >= run.parts.limits.summaries:
         return None  # the next turn begins it, or its prompt extracts what it must
@@ -64,9 +64,9 @@ async def _summarise(owner: Owner, run: TurnRun, block: list[Remembered], ended:
     try:
         if window.gap:
             await _fill(owner, run, limit)
-        if block:
+        if block and not window.gap:
             await _extend(owner, run, block, limit, ended)
-        if window.summary is not window.kept:
+        if window.summary != window.kept:
             await owner.mailbox.do(owner.keep_summary)
     except BrainError as error:
         log.info("no summary after %s: %s", ended.turn.id, error)  # the next turn tries again

@@ -37,7 +37,7 @@ class Window:
         self.told: str | None = None
         self.bare = True
         self.summary = self.kept = summary or Summary()
-        self.gap = start > self.summary.until + 1
+        self.gap = start > self.summary.seq + 1  # or so it seems: a number may be unused
         self._measure()
 
     def asked(self, seq: int, content: str) -> None:

@@ -59,6 +59,7 @@ def build_prompt(
     max_messages: int = 100,
     *,
     summary: Summary | None = None,
+    extend: bool = True,
     material: Sequence[Material] = (),
     counter: TokenCounter = ESTIMATE,
 ) -> Prompt:
@@ -69,7 +70,8 @@ def build_prompt(
     `budget` is in tokens, counted by `counter`; the system prompt and the turn's own message stand even where they are
     longer. Over it, or over `max_messages`, a block of history goes: to where `summary` reaches, if that is enough,
     else so much that at the most a fifth of the tokens and half of the messages stay; the summary is extended then.
-    What still has no room goes in order of priority: similar exchanges, products, the summary, the facts.
+    What still has no room goes in order of priority: similar exchanges, products, the summary, the facts. Without
+    `extend` the summary stays as it is: it lacks turns before these, and is caught up with elsewhere.
     """
     told = sorted(
         (m for m in history if window_from <= m.order <= order), key=lambda m: (m.order, m.role != "user", m.seq)
@@ -96,8 +98,14 @@ def build_prompt(
     if total() > budget or len(told) > max_messages:
         turns = _turns(past, counter)
         room = budget - fixed - sum(extra.tokens for extra in extras if extra.text)
-        kept, summary, reason = _cut(turns, summary, budget, room, max_messages - len(own), counter)
-        dropped = len(past) - sum(len(turn.messages) for turn in kept)
+        kept, reason = _cut(turns, summary, budget, room, max_messages - len(own), counter)
+        if summary is not None and extend:
+            gone = [one for one in past[: len(past) - _count(kept)] if one.order > summary.until]
+            if len(gone) <= AT_ONCE[0] and sum(len(one.content) for one in gone) <= AT_ONCE[1]:
+                summary = summary.extended(gone, summary_limit(budget))
+            else:
+                reason += ", too large to be summarised at once"
+        dropped = len(past) - _count(kept)
         if dropped:
             account.add("history", length - sum(turn.tokens for turn in kept), False, reason)
             past, length = past[dropped:], sum(turn.tokens for turn in kept)
@@ -135,16 +143,16 @@ def _turns(past: Sequence[Remembered], counter: TokenCounter) -> list[_Turn]:
 
 def _cut(
     turns: list[_Turn], summary: Summary | None, budget: int, room: int, most: int, counter: TokenCounter
-) -> tuple[list[_Turn], Summary | None, str]:
-    """The turns that stay, the summary of the others, and why these went. `room`: tokens for both."""
+) -> tuple[list[_Turn], str]:
+    """The turns that stay, and why the others went. `room`: tokens for those and for the summary of these."""
     if not turns:
-        return turns, summary, ""
+        return turns, ""
     if summary is not None and summary.until >= turns[0].order:
         kept = _beginning_with_a_question([turn for turn in turns if turn.order > summary.until])
-        tokens, messages = sum(turn.tokens for turn in kept), sum(len(turn.messages) for turn in kept)
+        tokens, messages = sum(turn.tokens for turn in kept), _count(kept)
         beside = room - tell(summary, summary.until + 1, budget, counter).tokens
         if tokens <= min(ROOM * budget, beside) and messages <= ROOM * most:
-            return kept, summary, "beyond the window: dropped as one block, which the summary tells"
+            return kept, "beyond the window: dropped as one block, which the summary tells"
     goal = min(KEEP * budget, max(room - (SUMMARY.share + FACTS.share) * budget, 0))
     kept, fewest = [], KEEP_MESSAGES * most
     for turn in reversed(turns):
@@ -152,15 +160,11 @@ def _cut(
         if goal < 0 or fewest < 0:
             break
         kept.insert(0, turn)
-    kept = _beginning_with_a_question(kept)
-    reason = "beyond the window: dropped as one block"
-    if summary is not None:
-        gone = [one for turn in turns[: len(turns) - len(kept)] for one in turn.messages if one.order > summary.until]
-        if len(gone) <= AT_ONCE[0] and sum(len(one.content) for one in gone) <= AT_ONCE[1]:
-            summary = summary.extended(gone, summary_limit(budget))
-        else:
-            reason += ", too large to be summarised at once"
-    return kept, summary, reason
+    return _beginning_with_a_question(kept), "beyond the window: dropped as one block"
+
+
+def _count(turns: list[_Turn]) -> int:
+    return sum(len(turn.messages) for turn in turns)
 
 
 def _beginning_with_a_question(turns: list[_Turn]) -> list[_Turn]:

@@ -79,7 +79,7 @@ async def test_the_next_owner_tells_the_same_beginning(world, key):
 
 async def settled(host, key):
     window = host._actors[key]._window
-    return window.summary is window.kept and not host.parts.summaries
+    return window.summary == window.kept and not host.parts.summaries
 
 
 async def test_a_summary_is_stored_before_its_block_goes(world, key):

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from actors.window import Window
-from domain.context import Material, Prompt, Remembered, build_prompt
+from domain.context import Material, Prompt, Remembered, Section, Summary, build_prompt
 from domain.context.told import Told
 from domain.conversation import Conversation
 
@@ -110,3 +110,6 @@ def test_turns_that_went_without_a_summary_leave_a_gap():
     window.forget(5)
     assert window.gap
     assert Window(conversation(), 9, []).gap and not Window(conversation(), 1, []).gap
+    summary = Summary((Section(1, 7, 8, "- a"),))
+    assert not Window(conversation(), 9, [], summary=summary).gap
+    assert Window(conversation(), 11, [], summary=summary).gap

@@ -192,6 +192,12 @@ def test_a_block_too_large_for_a_waiting_turn_is_left_to_be_summarised_later():
     assert prompt.account["elements"][1]["reason"].endswith("too large to be summarised at once")
 
 
+def test_a_summary_that_lacks_turns_is_not_extended():
+    told = history([("I live in Oslo.", "y" * 40)] * 20, answered=False)
+    prompt = build_prompt(SYSTEM, told, told[-1].order, 1, 300, summary=Summary(), extend=False)
+    assert prompt.window_from > 1 and prompt.summary == Summary() and not prompt.told.text
+
+
 @pytest.mark.parametrize("budget", [1500, 3000, 7000])
 def test_what_was_told_early_is_still_there_late(budget):
     said = [("My name is Ada Quist and I am allergic to zinc.", "noted")]
