@@ -8,10 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 from actors.judging import VERDICT
-from actors.parts import Parts
+from actors.parts import NoMemory, Parts
 from actors.window import Window
 from domain.commands import Send, UnfinishedTurn
 from domain.context import MESSAGE_OVERHEAD
+from domain.context.elements import PRODUCTS, SIMILAR
+from domain.context.fence import NOTE
 from domain.conversation import ConversationKey
 from domain.errors import BudgetExceeded, CommitUnknown, MessageGone, ModelNotFound, NotFound, Unavailable
 from domain.ledger import reservation
@@ -50,7 +52,7 @@ def reservations(parts: Parts, settings: ModelSettings, window: Window, send: Se
     should that be refused, what the cheapest one may."""
     if settings.budget is None or settings.budget.hard_usd is None:
         return [None]
-    tokens, parameters = _most_tokens(window, send), send.parameters
+    tokens, parameters = _most_tokens(parts, window, send), send.parameters
     if send.model != AUTO or send.models:
         sides = [_routes(parts.catalog, settings, [model]) for model in send.models or (send.model,)]
         calls = [reservation(routes, tokens, parameters) for routes in sides]
@@ -110,10 +112,16 @@ def _judging(
     return reservation(judge, tokens + 2 * answers, {"max_tokens": VERDICT})
 
 
-def _most_tokens(window: Window, send: Send) -> int:
-    """No tokenizer counts more tokens than bytes; a chat's format adds some to each message."""
+def _most_tokens(parts: Parts, window: Window, send: Send) -> int:
+    """No tokenizer counts more tokens than bytes; a chat's format adds some to each message, and the marks of data to
+    each line of it."""
     texts = [window.conversation.system_prompt or "", send.content, *(message.content for message in window.messages)]
-    return sum(len(text.encode()) + MESSAGE_OVERHEAD for text in texts)
+    told = [section.text for section in window.summary.sections] + [fact.value for fact in window.summary.facts]
+    marks = 2 * sum(len(text.encode()) + len(NOTE) for text in told)
+    if not isinstance(parts.memory, NoMemory):
+        longest = max(model.context_tokens for provider in parts.catalog.providers for model in provider.models)
+        marks += int(4 * (SIMILAR.share + PRODUCTS.share) * longest)  # cut to four bytes a token
+    return marks + sum(len(text.encode()) + MESSAGE_OVERHEAD for text in texts)
 
 
 def _routes(catalog: Catalog, settings: ModelSettings, models: list[str]) -> list[Route]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from actors.parts import Parts
 from actors.window import Window
-from domain.context import Prompt, Remembered, build_prompt
+from domain.context import ESTIMATE, Material, Prompt, Remembered, TokenCounter, build_prompt
 from domain.message import Intent
 from domain.model import AUTO, SCRIPTED, Catalog, Model, Route
 from domain.model_settings import ModelSettings
@@ -19,7 +19,8 @@ _NEEDS = (("tools", "tools"), ("response_format", "json"))  # a parameter, and t
 @dataclass(frozen=True, slots=True)
 class Question:
     """What a turn asks: a model or `auto`, its parameters, and what may be told: `history` from the order `start` on,
-    up to the message at `order`. `held`: USD that are held for it, where there is a budget."""
+    up to the message at `order`, and `material` that was looked up for it. `held`: USD that are held for it, where
+    there is a budget."""
 
     requested: str
     parameters: dict[str, Any]
@@ -29,6 +30,7 @@ class Question:
     intent: Intent | None = None
     complexity: float | None = None
     held: Decimal | None = None
+    material: Sequence[Material] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,10 @@ def choose(parts: Parts, settings: ModelSettings, window: Window, question: Ques
     catalog, asked = parts.catalog, question.parameters.get("max_tokens")
     if settings.cost_quality is None:
         settings = settings.model_copy(update={"cost_quality": catalog.routing.cost_quality})
-    room = _room(catalog, settings, question.requested, asked)
-    prompt = _prompt(parts, window, question, room)
+    candidates = _candidates(catalog, settings, question.requested)
+    room = max((budget(model, asked) for model in candidates), default=Model(id=AUTO).context_tokens)
+    counter = parts.counters.counter(candidates[0]) if len(candidates) == 1 else ESTIMATE
+    prompt = _prompt(parts, window, question, room, counter)
     situation = Situation(
         settings=settings,
         prompt_tokens=min(prompt.tokens, room),
@@ -59,14 +63,16 @@ def choose(parts: Parts, settings: ModelSettings, window: Window, question: Ques
         complexity=question.complexity,
         unhealthy=parts.health.unhealthy(),
         current=window.model,
-        shared_tokens=window.shared_tokens(prompt.window_from, question.order),
+        shared_tokens=window.shared_tokens(prompt.window_from, question.order, prompt.told, prompt.counter),
         budget_usd=None if question.held is None else float(question.held),
     )
     selection = select(catalog, question.requested, question.intent, situation)
-    own = budget(selection.route.model, asked)
-    if prompt.tokens > own:
-        prompt = _prompt(parts, window, question, own)
-    shared = window.shared_tokens(prompt.window_from, question.order) if selection.route.id == window.model else 0
+    own, counter = budget(selection.route.model, asked), parts.counters.counter(selection.route.model)
+    if prompt.tokens > own or counter.name != prompt.counter.name:
+        prompt = _prompt(parts, window, question, own, counter)
+    shared = 0
+    if selection.route.id == window.model:
+        shared = window.shared_tokens(prompt.window_from, question.order, prompt.told, prompt.counter)
     return Choice(selection, prompt, shared, _told(catalog, question, situation, selection))
 
 
@@ -75,18 +81,26 @@ def budget(model: Model, asked: int | None) -> int:
     return model.context_tokens - min(asked or model.max_output_tokens, model.context_tokens // 2)
 
 
-def _room(catalog: Catalog, settings: ModelSettings, requested: str, asked: int | None) -> int:
-    """Tokens of the largest prompt that one of the models in question takes: longer history is cut to it."""
+def _candidates(catalog: Catalog, settings: ModelSettings, requested: str) -> list[Model]:
+    """The models in question: history that is longer than what the largest of them takes is cut."""
     ids = [requested] if requested != AUTO else [*catalog.ids(), settings.default or catalog.routing.default]
     routes = [route for one in ids if settings.allows(one) and (route := catalog.find(one)) is not None]
-    models = [route.model for route in routes if route.provider.kind != SCRIPTED] or [route.model for route in routes]
-    return max((budget(model, asked) for model in models), default=Model(id=AUTO).context_tokens)
+    return [route.model for route in routes if route.provider.kind != SCRIPTED] or [route.model for route in routes]
 
 
-def _prompt(parts: Parts, window: Window, question: Question, budget: int) -> Prompt:
-    system = window.conversation.system_prompt
-    most = parts.limits.context_messages
-    return build_prompt(system, question.history, question.order, question.start, budget, most)
+def _prompt(parts: Parts, window: Window, question: Question, budget: int, counter: TokenCounter) -> Prompt:
+    return build_prompt(
+        window.conversation.system_prompt,
+        question.history,
+        question.order,
+        question.start,
+        budget,
+        parts.limits.context_messages,
+        summary=window.summary,
+        extend=not window.gap,
+        material=question.material,
+        counter=counter,
+    )
 
 
 def _told(catalog: Catalog, question: Question, situation: Situation, selection: Selection) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from actors.mailbox import Mailbox
 from actors.parts import Parts
 from actors.run import TurnRun
 from actors.shadowing import shadow
+from actors.summarising import summarise
 from actors.telling import opening, tell_end
 from actors.turn import LiveTurn
 from actors.window import Window
@@ -33,13 +34,14 @@ DELETING = 2.0  # seconds that a conversation's deletion waits for the ends of i
 class ConversationActor:
     """Created when a message arrives; discards itself when another host owns the conversation (`Fenced`)."""
 
-    __slots__ = ("_owner", "_starting", "_window", "key", "mailbox", "on_stop", "parts", "turns")
+    __slots__ = ("_owner", "_starting", "_summarising", "_window", "key", "mailbox", "on_stop", "parts", "turns")
 
     def __init__(self, key: ConversationKey, parts: Parts, on_stop: Callable[["ConversationActor"], None]) -> None:
         self.key, self.parts, self.on_stop = key, parts, on_stop
         self.mailbox = Mailbox(parts, self._activate, self.stop)
         self.turns: dict[str, LiveTurn] = {}
         self._starting: asyncio.Task[None] | None = None
+        self._summarising: asyncio.Task[None] | None = None
         self._owner: Ownership | None = None
         self._window: Window | None = None
 
@@ -95,6 +97,8 @@ class ConversationActor:
         if self.mailbox.closed is not None:
             return
         self.mailbox.close(error)
+        if self._summarising is not None:
+            self._summarising.cancel()
         for live in self.turns.values():
             live.abandon(error)
         self.on_stop(self)
@@ -105,7 +109,7 @@ class ConversationActor:
         if self._owner is not None:
             return
         found = await self.parts.store.activate(self.key, self.parts.host)
-        self._window = Window(found.conversation, found.window_from, found.recent, found.model)
+        self._window = Window(found.conversation, found.window_from, found.recent, found.model, found.summary)
         self._owner = found.ownership
         for asked in found.unfinished:
             self.turns[asked.turn.id] = LiveTurn.of(asked)
@@ -192,12 +196,22 @@ class ConversationActor:
         if (message := ended.message) is not None:
             whole = message.status == "completed"
             self._hot.replied(live.asked.order, message.seq, message.content, message.model, whole)
-        self._hot.forget(reply.window_from)
+            if run.choice is not None:
+                self._hot.answered(run.choice.prompt)
+        self._hot.forget(reply.window_from, run.choice.prompt.summary if run.choice is not None else None)
         if not live.done.done():
             live.done.set_result(ended)
         shadow(run, reply, ended)
+        if self._summarising is None or self._summarising.done():
+            self._summarising = summarise(self, run, ended)
         live.task = asyncio.create_task(tell_end(self.parts, self.key.tenant, ended, len(reply.layout or ())))
         await self._start_next()
+
+    async def keep_summary(self) -> None:
+        """Store the window's summary for the next owner."""
+        summary = self._hot.summary
+        await self.parts.store.keep_summary(self.key, self._ownership, summary)
+        self._hot.kept = summary
 
     async def next_attempt(self, live: LiveTurn, calls: tuple[Charge, ...]) -> None:
         """Make another attempt of the turn the current one; `calls`: what the one before it is charged for."""

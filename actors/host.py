@@ -9,12 +9,22 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from actors.conversation import ConversationActor
-from actors.parts import AllHealthy, EveryModel, HostLimits, Parts
+from actors.parts import AllHealthy, Estimates, EveryModel, HostLimits, NoMemory, Parts
 from domain.commands import Accepted, Change, Ended, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
 from domain.model import Catalog
-from domain.ports import Classifier, ConversationStore, Health, Journal, LanguageModel, Leases, TenantModels
+from domain.ports import (
+    Classifier,
+    ConversationStore,
+    Health,
+    Journal,
+    LanguageModel,
+    Leases,
+    Memory,
+    TenantModels,
+    TokenCounters,
+)
 
 log = logging.getLogger("brain.host")
 Resume = Callable[[ConversationKey], Awaitable[None]]
@@ -35,6 +45,8 @@ class ConversationHost:
         limits: HostLimits | None = None,
         models: TenantModels | None = None,
         health: Health | None = None,
+        memory: Memory | None = None,
+        counters: TokenCounters | None = None,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.parts = Parts(
@@ -47,6 +59,8 @@ class ConversationHost:
             limits or HostLimits(),
             models or EveryModel(),
             health or AllHealthy(),
+            memory or NoMemory(),
+            counters or Estimates(),
         )
         self._leases, self._resume = leases, resume
         self._actors: OrderedDict[ConversationKey, ConversationActor] = OrderedDict()
@@ -72,7 +86,7 @@ class ConversationHost:
     async def stop(self) -> None:
         """Give the conversations back: callers repeat elsewhere, and the next owners take the turns over at once."""
         self._stopping = True
-        for task in (*self._loops, *self.parts.shadows):
+        for task in (*self._loops, *self.parts.shadows, *self.parts.summaries):
             task.cancel()
         for actor in list(self._actors.values()):
             actor.stop(Fenced("this host is stopping"))

@@ -1,11 +1,24 @@
 """What every conversation of a host shares."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from domain.model import Catalog
+from domain.context import ESTIMATE, Exchange, TokenCounter
+from domain.conversation import ConversationKey
+from domain.embedding import Embedding
+from domain.model import Catalog, Model
 from domain.model_settings import ModelSettings
-from domain.ports import Classifier, ConversationStore, Health, Journal, LanguageModel, TenantModels
+from domain.ports import (
+    Classifier,
+    ConversationStore,
+    Health,
+    Journal,
+    LanguageModel,
+    Memory,
+    TenantModels,
+    TokenCounters,
+)
 
 
 class EveryModel:
@@ -22,6 +35,22 @@ class AllHealthy:
         return frozenset()
 
 
+class NoMemory:
+    """`Memory` of a service that remembers nothing by meaning."""
+
+    async def similar(
+        self, key: ConversationKey, text: str, embedding: Embedding | None, limit: int
+    ) -> Sequence[Exchange]:
+        return ()
+
+
+class Estimates:
+    """`TokenCounters` of a process without tokenizers."""
+
+    def counter(self, model: Model) -> TokenCounter:
+        return ESTIMATE
+
+
 @dataclass(slots=True)
 class HostLimits:
     """Bounds of a host. Times in seconds, memory in bytes of message text and bookkeeping."""
@@ -36,6 +65,10 @@ class HostLimits:
     lease: float = 3.0
     context_messages: int = 100
     shadows: int = 4  # shadow answers at once
+    summaries: int = 8  # summaries in the making at once
+    summary_timeout: float = 60
+    recall_timeout: float = 0.3  # how long a turn waits for its memory
+    recalled: int = 3  # similar exchanges
 
 
 @dataclass(slots=True)
@@ -51,5 +84,8 @@ class Parts:
     limits: HostLimits
     models: TenantModels = field(default_factory=EveryModel)
     health: Health = field(default_factory=AllHealthy)
+    memory: Memory = field(default_factory=NoMemory)
+    counters: TokenCounters = field(default_factory=Estimates)
     waiting: int = 0  # messages in all mailboxes
     shadows: set[asyncio.Task[None]] = field(default_factory=set)
+    summaries: set[asyncio.Task[None]] = field(default_factory=set)

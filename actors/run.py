@@ -1,6 +1,7 @@
 """Brings one attempt of a turn from its acceptance to a reply, without touching Postgres."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,14 +9,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.choice import Choice, Question, choose
-from actors.parts import Parts
+from actors.parts import NoMemory, Parts
 from actors.telling import Events
 from actors.trace import trace_of
 from actors.turn import LiveTurn, unjournalled
 from actors.window import Window
 from domain.clarifying import clarification_json
-from domain.context import Remembered, estimate_tokens
+from domain.context import ESTIMATE, Material, Remembered, estimate_tokens
 from domain.conversation import ConversationKey
+from domain.embedding import Embedding
 from domain.errors import BrainError, JournalRefused, JournalUnavailable
 from domain.events import ACCEPTED, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
@@ -25,6 +27,9 @@ from domain.message import MessageStatus
 from domain.model import AUTO
 from domain.model_settings import ModelSettings
 from domain.ports import Reply
+
+log = logging.getLogger("brain.turn")
+COUNTED_AT_ONCE = 16  # messages; a tokenizer takes some 0.1 ms for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,9 @@ class TurnRun:
         self.parts, self.key, self.live, self.window, self.epoch = parts, key, live, window, epoch
         self._understanding: asyncio.Task[None] | None = None
         self._saying: asyncio.Task[None] | None = None
+        self._recalling: asyncio.Task[None] | None = None
+        self._embedding: Embedding | None = None
+        self.material: tuple[Material, ...] = ()
         self.marks: dict[str, float] = {}
         self.choice: Choice | None = None
         self.told: dict[str, Any] = {}  # what else the trace tells
@@ -59,6 +67,7 @@ class TurnRun:
                 await self.say(opening)
                 opening = []
                 await self._understood()
+            await self.recalled()
             choice = self.choice = self.choose(ground, requested)
             events = [*opening, *self._chosen(choice)]
             if live.cancelled:
@@ -82,8 +91,11 @@ class TurnRun:
         """
         settings = self.settings = await self.parts.models.settings(self.key.tenant)
         ground = Ground(settings, *await self._history())
+        await self._count(ground.history)
         if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
+        if not isinstance(self.parts.memory, NoMemory):
+            self._recalling = asyncio.create_task(self._recall())
         try:
             yield ground
         finally:
@@ -101,6 +113,7 @@ class TurnRun:
             live.intent,
             live.complexity,
             live.held,
+            self.material,
         )
         return choose(self.parts, ground.settings, self.window, question)
 
@@ -168,7 +181,18 @@ class TurnRun:
         told = self.window.before(order)
         if any(message.order == order for message in told) and order >= self.window.start:
             return self.window.start, told
-        return 1, await self.parts.store.before(self.key, order, self.parts.limits.context_messages)
+        told = await self.parts.store.before(self.key, order, self.parts.limits.context_messages)
+        return min((message.order for message in told), default=1), told
+
+    async def _count(self, history: list[Remembered]) -> None:
+        """Have much that was never counted counted beside the event loop, by the tokenizer of the model it is for."""
+        requested = self.live.asked.requested_model
+        route = self.parts.catalog.find(self.window.model or "" if requested == AUTO else requested)
+        counter = ESTIMATE if route is None else self.parts.counters.counter(route.model)
+        if counter is not ESTIMATE:
+            new = [message for message in history if counter.name not in message.counts]
+            if len(new) > COUNTED_AT_ONCE:
+                await asyncio.to_thread(lambda: [message.size(counter) for message in new])
 
     def _chosen(self, choice: Choice) -> Events:
         """The event that names the model, unless this attempt has named it last."""
@@ -205,7 +229,7 @@ class TurnRun:
             chain=tuple(route.id for route in routes[1:]),
             n=live.n,
             live=live.asked.live,
-            stable=len(choice.prompt.messages),
+            stable=len(choice.prompt.messages) - (not choice.prompt.bare),
             session=self.key.conversation,
             weight=ground.settings.weight,
             prefix=live.prefix,
@@ -225,12 +249,35 @@ class TurnRun:
             self.marks["classify_ms"] = (time.monotonic() - began) * 1000
         self.live.intent, self.live.complexity = understood.intent, understood.complexity
         self.live.understood = understood
+        self._embedding = understood.embedding
         if self._saying is not None:
             await asyncio.wait([self._saying])  # the opening stands before everything else
         told: dict[str, Any] = {"intent": understood.intent.model_dump()}
         if (doubt := understood.clarification) is not None:
             told["clarification"] = clarification_json(doubt)
         await self.say([(INTENT, told)])
+
+    async def recalled(self) -> None:
+        """Wait for what the memory has for this message, where there is one: a moment, and no longer."""
+        if self._recalling is not None:
+            await asyncio.gather(self._recalling, return_exceptions=True)
+
+    async def _recall(self) -> None:
+        """Look for similar exchanges; whatever goes wrong here costs the prompt these, never the turn."""
+        limits, began = self.parts.limits, time.monotonic()
+        text = self.live.asked.user_message.content
+        try:
+            async with asyncio.timeout(limits.recall_timeout):
+                if self._understanding is not None:
+                    await asyncio.wait([self._understanding])
+                found = await self.parts.memory.similar(self.key, text, self._embedding, limits.recalled)
+            self.material = (Material.similar(found),) if found else ()
+        except (BrainError, TimeoutError):
+            return
+        except Exception:
+            log.exception("the memory failed", extra={"turn_id": self.live.id})
+        finally:
+            self.marks["recall_ms"] = (time.monotonic() - began) * 1000
 
     async def _understood(self) -> None:
         if self._understanding is not None:

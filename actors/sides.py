@@ -41,6 +41,7 @@ async def answer_side_by_side(run: TurnRun, opening: Events) -> Outcome:
     """Ask all models of the turn and choose. Raises what a side raised if it was the same for all of them."""
     live = run.live
     async with run.understood() as ground:
+        await run.recalled()
         choices = [run.choose(ground, model) for model in live.asked.models]
         run.choice = choices[0]
         await run.say(opening)

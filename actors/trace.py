@@ -10,7 +10,7 @@ from domain.generation import Outcome
 
 
 def trace_of(live: LiveTurn, choice: Choice | None, outcome: Outcome, marks: dict[str, float]) -> dict[str, Any]:
-    """`marks`: `generation`, the moment at which the model was asked, and `classify_ms`."""
+    """`marks`: `generation`, the moment at which the model was asked, `classify_ms` and `recall_ms`."""
     selection = choice.selection if choice else None
     context = {**choice.prompt.account, "shared_prefix_tokens": choice.shared} if choice else None
     return {
@@ -35,6 +35,7 @@ def _timings(live: LiveTurn, outcome: Outcome, marks: dict[str, float]) -> dict[
     timings: dict[str, float | None] = {
         "total": (time.monotonic() - live.began) * 1000,
         "classify": marks.get("classify_ms"),
+        "recall": marks.get("recall_ms"),
     }
     if "generation" in marks:
         first = next((attempt.first_token_ms for attempt in outcome.attempts if attempt.status == "ok"), None)

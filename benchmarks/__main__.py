@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks import (
     autoscaling,
     backup,
+    context,
     conversation_length,
     entities,
     facts,
@@ -40,6 +41,7 @@ from benchmarks.workloads import standard
 COMMANDS = {
     "autoscaling": autoscaling,
     "backup": backup,
+    "context": context,
     "conversation-length": conversation_length,
     "entities": entities,
     "fairness": fairness,

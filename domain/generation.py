@@ -8,7 +8,7 @@ from domain.events import Entry
 from domain.message import Usage
 
 Ending = Literal["completed", "failed", "cancelled", "elsewhere"]
-Why = Literal["first", "retry", "fallback", "hedge", "continued", "reattached", "shadow", "side", "judge"]
+Why = Literal["first", "retry", "fallback", "hedge", "continued", "reattached", "shadow", "side", "judge", "summary"]
 
 
 @carried

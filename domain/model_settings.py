@@ -39,6 +39,9 @@ class ModelSettings(Strict):
     cost_quality: float | None = Field(None, ge=0, le=1, description="0: the cheapest that will do; 1: the best")
     judge: str | None = Field(None, min_length=1, max_length=256, description="chooses the best of several answers")
     shadow: Shadow | None = None
+    summary_model: str | None = Field(
+        None, min_length=1, max_length=256, description="writes the summaries of conversations; null: extracted"
+    )
     weight: float = Field(1.0, gt=0, le=1000)
     budget: Budget | None = None
 

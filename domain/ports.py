@@ -12,13 +12,14 @@ from typing import Any, Protocol
 from domain.carried import carried
 from domain.clarifying import Clarification
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
-from domain.context import Remembered
+from domain.context import Exchange, Remembered, Summary, TokenCounter
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
 from domain.events import Event, Layout, Position
 from domain.generation import GenerationRequest, Outcome
 from domain.ledger import Charge, Version
 from domain.message import Intent, Message, MessageStatus, Usage
+from domain.model import Model
 from domain.model_settings import ModelSettings
 from domain.turn import Turn
 from domain.understanding import Entity, Example
@@ -36,7 +37,7 @@ class Ownership:
 class Activation:
     """What a host takes over with a conversation: its state, its recent messages, its unfinished turns in order.
 
-    `model`: the one of its last reply.
+    `model`: the one of its last reply. `summary`: of the turns before `recent`, and of some of these.
     """
 
     ownership: Ownership
@@ -45,6 +46,7 @@ class Activation:
     recent: list[Remembered]
     unfinished: list[UnfinishedTurn]
     model: str | None = None
+    summary: Summary = field(default_factory=Summary)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,20 @@ class ConversationStore(Protocol):
 
     async def shadow(self, key: ConversationKey, turn_id: str, report: dict[str, Any], calls: Sequence[Charge]) -> None:
         """Add `report` to the trace of a completed turn as `shadow`, and charge `calls`. Raises `NotFound`."""
+        ...
+
+    async def keep_summary(self, key: ConversationKey, owner: Ownership, summary: Summary) -> None:
+        """Put `summary` in the place of the stored one, for the next owner and for whoever asks."""
+        ...
+
+    async def summary_made(
+        self, key: ConversationKey, turn_id: str, report: dict[str, Any], calls: Sequence[Charge]
+    ) -> None:
+        """Add `report` to the trace of an ended turn as `summary`, and charge `calls`. Raises `NotFound`."""
+        ...
+
+    async def between(self, key: ConversationKey, after: int, before: int, limit: int) -> list[Remembered]:
+        """The first `limit` messages of the turns behind `after` and before `before`, no superseded ones, in order."""
         ...
 
     async def before(self, key: ConversationKey, order: int, limit: int) -> list[Remembered]:
@@ -352,6 +368,28 @@ class Embedder(Protocol):
     async def count_tokens(self, texts: Sequence[str]) -> int: ...
 
     async def describe(self) -> EmbedderInfo: ...
+
+
+class Memory(Protocol):
+    """What was said at other times."""
+
+    async def similar(
+        self, key: ConversationKey, text: str, embedding: Embedding | None, limit: int
+    ) -> Sequence[Exchange]:
+        """Exchanges of the same tenant, and of the same user where the conversation has one, near `text`; the nearest
+        first. None of this conversation. `embedding`: the text's, where it is at hand.
+
+        Whatever is raised or takes too long costs the turn its memory, never more.
+        """
+        ...
+
+
+class TokenCounters(Protocol):
+    """Tokenizers of models, as far as this process has them."""
+
+    def counter(self, model: Model) -> TokenCounter:
+        """The model's own, or `ESTIMATE` where there is none, or none yet. Does no I/O."""
+        ...
 
 
 class TenantModels(Protocol):

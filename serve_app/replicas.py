@@ -22,6 +22,7 @@ from deployments.intent_trainer import IntentTrainer
 from deployments.places import HandleLanguageModel, places
 from deployments.providers.vllm import HandleEngine
 from deployments.tenant_scorers import TenantScorers
+from deployments.tokenizers_at_hand import ModelTokenizers
 from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
@@ -67,6 +68,7 @@ class HostReplica:
         self._watch = CatalogWatch(catalog, self._use, models)
         self._breakers = RedisBreakers(self._redis)
         self._breakers.start()
+        self._tokenizers = ModelTokenizers()
         context = serve.get_replica_context()
         peers = HandleHosts(serve.get_deployment_handle(context.deployment, context.app_name))
         self._host = ConversationHost(
@@ -85,6 +87,7 @@ class HostReplica:
             ),
             models=models,
             health=self._breakers,
+            counters=self._tokenizers,
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
         registry = self._metrics.registry
@@ -105,6 +108,7 @@ class HostReplica:
         await self._watch.configure(parse_catalog(user_config))
 
     async def _use(self, catalog: Catalog) -> None:
+        self._tokenizers.load(catalog)
         self._host.configure(catalog)
 
     async def send(self, send: Send) -> Accepted | Ended | Refused:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from domain.commands import Ended, Send, UnfinishedTurn
-from domain.context import Remembered
+from domain.context import Remembered, Summary
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BudgetExceeded, IdempotencyMismatch, MessageGone, NotFound
 from domain.ledger import Charge
@@ -18,9 +18,10 @@ from storage import rows
 from storage.history import History
 from storage.postgres import Pool, call, reading
 from storage.shadows import Shadows
+from storage.summaries import Summaries, summary_from
 
 
-class PostgresConversations(History, Shadows):
+class PostgresConversations(History, Shadows, Summaries):
     """`recent`: how many messages an activation reads at the most."""
 
     def __init__(self, pool: Pool, recent: int = 200) -> None:
@@ -30,7 +31,7 @@ class PostgresConversations(History, Shadows):
         activation = str(uuid.uuid4())
         row = await call(
             self._pool,
-            "SELECT brain.activate($1, $2, $3, $4, $5)",
+            "SELECT brain.activate($1, $2, $3, $4, $5), brain.summary_of($1, $2)",
             key.tenant,
             key.conversation,
             host,
@@ -46,6 +47,7 @@ class PostgresConversations(History, Shadows):
             recent=[Remembered.of(order, seq, role, content) for order, seq, role, content in found["recent"]],
             unfinished=[_unfinished(turn) for turn in found["unfinished"]],
             model=found.get("model"),
+            summary=Summary() if row[1] is None else summary_from(row[1]),
         )
 
     async def accept(self, key: ConversationKey, owner: Ownership, send: Send) -> AcceptedTurn:

@@ -10,7 +10,17 @@ from domain.events import Layout
 from domain.message import Message
 from domain.tenant import Caller
 from domain.turn import Turn, TurnStatus
-from storage import creation, feedback, insight, message_edits, message_intents, model_metrics, rows, versions
+from storage import (
+    creation,
+    feedback,
+    insight,
+    message_edits,
+    message_intents,
+    model_metrics,
+    rows,
+    summaries,
+    versions,
+)
 from storage.pages import Page, PageQuery, page_of
 from storage.postgres import Connection, Pool, asking, reading
 from storage.retry import again
@@ -34,6 +44,7 @@ class PostgresReader(
     model_metrics.ModelMetrics,
     feedback.FeedbackOnAnswers,
     message_intents.MessageIntents,
+    summaries.SummariesToRead,
 ):
     """Every method may raise `Unavailable`, reads after three tries; `NotFound` where the tenant has no such thing."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from deployments.providers import Piece
 from deployments.providers.scripted_templates import NO_MODEL, OTHER, TEMPLATES
 from domain.clarifying import OPENING
+from domain.context.fence import without_data
 from domain.generation import GenerationRequest
 from domain.model import Route
 
@@ -50,7 +51,7 @@ def reply(messages: list[dict[str, Any]], intent: str | None, clarification: str
     """
     if clarification and _asked_before(messages):
         clarification, intent = None, OTHER
-    asked = next((text_of(m) for m in reversed(messages) if m.get("role") == "user"), "")
+    asked = without_data(next((text_of(m) for m in reversed(messages) if m.get("role") == "user"), ""))
     templates = TEMPLATES.get(intent or OTHER, TEMPLATES[OTHER])
     choice = int.from_bytes(hashlib.sha256(f"{len(messages)}\0{asked}".encode(errors="replace")).digest()[:4])
     answer = clarification or templates[choice % len(templates)].replace("{topic}", topic_of(asked))

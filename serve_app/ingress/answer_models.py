@@ -38,6 +38,26 @@ class Deleted(BaseModel):
     deleted: Literal[True] = True
 
 
+class ToldFact(BaseModel):
+    """`seq`: of the user's message that told it."""
+
+    key: str
+    value: str
+    seq: int
+
+
+class ConversationSummary(BaseModel):
+    """What stands for the messages up to `up_to_seq`. `made_by`: `extractive`, or the model that wrote it."""
+
+    object: Literal["conversation.summary"] = "conversation.summary"
+    conversation_id: str
+    summary: str
+    facts: list[ToldFact]
+    up_to_seq: int
+    made_by: str
+    updated_at: datetime
+
+
 class ListOf(BaseModel):
     object: Literal["list"] = "list"
     first_id: str | None

@@ -1,5 +1,6 @@
 """Conversations: creation, reading, changes, end, deletion, figures."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -8,7 +9,7 @@ from starlette.responses import Response
 from domain.commands import Change
 from domain.conversation import Conversation, ConversationStatus
 from domain.ids import new_id
-from serve_app.ingress.answer_models import ConversationList, Deleted
+from serve_app.ingress.answer_models import ConversationList, ConversationSummary, Deleted
 from serve_app.ingress.answers import Answer, page_answer
 from serve_app.ingress.auth import Who
 from serve_app.ingress.bodies import ConversationCreate, ConversationPatch, body_hash, checked, idempotency_key
@@ -18,8 +19,9 @@ from serve_app.ingress.errors import Problem
 from serve_app.ingress.params import NewestFirst, key_of, known, text
 from serve_app.ingress.parts import parts_of
 from serve_app.ingress.sending import REPLAYED
-from serve_app.ingress.shapes import conversation_json
+from serve_app.ingress.shapes import conversation_json, summary_json
 from storage.creation import NewConversation
+from storage.summaries import on_demand
 
 router = APIRouter(prefix="/api/v1/conversations", tags=["conversations"])
 
@@ -101,6 +103,16 @@ async def delete_conversation(request: Request, who: Who, conversation_id: str) 
     key = key_of(who, conversation_id)
     await parts_of(request).hosts.delete(key)
     return Answer({"id": conversation_id, "object": "conversation", "deleted": True})
+
+
+@router.get("/{conversation_id}/summary", response_model=None, responses={200: {"model": ConversationSummary}})
+async def conversation_summary(request: Request, who: Who, conversation_id: str) -> Response:
+    """What the conversation's prompts tell of its early turns; of a conversation that still fits, one made now."""
+    key = key_of(who, conversation_id)
+    reader = parts_of(request).reader
+    stored, messages = await reader.summary(key.tenant, key.conversation)
+    told = stored.summary if messages is None else await asyncio.to_thread(on_demand, messages)
+    return Answer(summary_json(key.conversation, told, stored.updated_at))
 
 
 @router.get("/{conversation_id}/metrics", response_model=None)

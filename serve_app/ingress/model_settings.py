@@ -88,6 +88,7 @@ def check_settings(settings: ModelSettings, catalog: Catalog) -> None:
     used += [(f"fallback.{number}", one) for number, one in enumerate(settings.fallback or ())]
     others: list[tuple[str, str | None]] = [(f"preferences.{one}", one) for one in settings.preferences]
     others += [("judge", settings.judge), ("shadow.model", settings.shadow.model if settings.shadow else None)]
+    others += [("summary_model", settings.summary_model)]
     for param, model in [*used, *others]:
         if model is not None and catalog.find(model) is None:
             raise _unknown(param, model)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from domain.context import Summary
 from domain.conversation import Conversation
 from domain.message import Intent, Message, Usage
 from domain.turn import Turn
@@ -39,6 +40,19 @@ def conversation_json(conversation: Conversation) -> Json:
         "message_count": conversation.message_count,
         "created_at": rfc3339(conversation.created_at),
         "updated_at": rfc3339(conversation.updated_at),
+    }
+
+
+def summary_json(conversation_id: str, told: Summary, at: datetime) -> Json:
+    everything = told.until + 1
+    return {
+        "object": "conversation.summary",
+        "conversation_id": conversation_id,
+        "summary": told.text(everything),
+        "facts": [{"key": fact.name, "value": fact.value, "seq": fact.order} for fact in told.facts_before(everything)],
+        "up_to_seq": told.seq,
+        "made_by": told.made_by,
+        "updated_at": rfc3339(at),
     }
 
 

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 
 from actors.window import Window
-from domain.context import Remembered
+from domain.context import Material, Prompt, Remembered, Section, Summary, build_prompt
+from domain.context.told import Told
 from domain.conversation import Conversation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -65,3 +66,50 @@ def test_an_owner_that_takes_over_knows_the_last_replys_model():
     recent = [Remembered.of(1, 1, "user", "x" * 40), Remembered.of(1, 2, "assistant", "y" * 40)]
     window = Window(conversation(), 1, recent, "strong")
     assert window.model == "strong" and window.shared_tokens(1, 3) == 14
+
+
+def prompt_of(window: Window, order: int, budget: int, material: tuple[Material, ...] = ()) -> Prompt:
+    told = window.before(order)
+    system = window.conversation.system_prompt
+    return build_prompt(system, told, order, window.start, budget, summary=window.summary, material=material)
+
+
+def test_what_was_told_before_history_counts_as_read_as_long_as_it_stays():
+    window = talk(12, "s" * 40)
+    window.asked(25, "x" * 40)
+    prompt = prompt_of(window, 25, 250)
+    assert prompt.window_from > 1 and prompt.summary is not None and prompt.summary.until == prompt.window_from - 2
+    window.replied(25, 26, "y" * 40, "strong", True)
+    window.answered(prompt)
+    window.forget(prompt.window_from, prompt.summary)
+    assert not window.gap and window.summary.until == prompt.summary.until
+    window.asked(27, "x" * 40)
+    following = prompt_of(window, 27, 500)
+    assert window.shared_tokens(following.window_from, 27, prompt.told) == prompt.tokens
+    other = Told("Quoted" + prompt.told.text[6:-20] + "something else", prompt.told.tokens)
+    shared = window.shared_tokens(following.window_from, 27, other)
+    assert 14 < shared <= 14 + prompt.told.tokens, "the system prompt, and what both texts begin with"
+
+
+def test_a_message_that_was_told_with_material_will_not_stand_so_again():
+    window = talk(2)
+    window.asked(5, "x" * 40)
+    prompt = prompt_of(window, 5, 2000, (Material("products", ("a lamp",)),))
+    window.replied(5, 6, "y" * 40, "strong", True)
+    window.answered(prompt)
+    assert not prompt.bare and window.shared_tokens(1, 7) == 14 * 4
+    window.asked(7, "x" * 40)
+    window.answered(prompt_of(window, 7, 2000))
+    window.replied(7, 8, "y" * 40, "strong", True)
+    assert window.shared_tokens(1, 9) == 14 * 7
+
+
+def test_turns_that_went_without_a_summary_leave_a_gap():
+    window = talk(4)
+    assert not window.gap
+    window.forget(5)
+    assert window.gap
+    assert Window(conversation(), 9, []).gap and not Window(conversation(), 1, []).gap
+    summary = Summary((Section(1, 7, 8, "- a"),))
+    assert not Window(conversation(), 9, [], summary=summary).gap
+    assert Window(conversation(), 11, [], summary=summary).gap

@@ -29,6 +29,9 @@ INSERT INTO brain.outbox_consumers VALUES (%(tenant)s);
 INSERT INTO brain.hosts VALUES (gen_random_uuid(), clock_timestamp() - interval '16 s');
 INSERT INTO brain.feedback (tenant_id, message_id, score, comment)
     SELECT tenant_id, id, 0.1::float8 + 0.2::float8, %(odd)s FROM brain.messages WHERE tenant_id = %(tenant)s LIMIT 1;
+INSERT INTO brain.summaries (tenant_id, conversation_id, up_to, seq, sections, facts, made_by)
+    SELECT tenant_id, id, 1, 2, %(sections)s, %(facts)s, %(odd)s FROM brain.conversations
+    WHERE tenant_id = %(tenant)s;
 INSERT INTO brain.complexity_scorers (tenant_id, version, embedder, artefact)
     VALUES (%(tenant)s, 1, 'e', %(artefact)s);
 INSERT INTO brain.intents (tenant_id, id, name, description, examples)
@@ -40,6 +43,9 @@ INSERT INTO brain.intent_heads (tenant_id, version, embedder, artefact, fingerpr
 KEY = "k" * 40  # of the first tenant's operator
 EVERY_BYTE = bytes(range(256))
 JSON = Jsonb({"odd": ODD, "number": 12345678901234567890.25, "none": None})
+
+SECTIONS = Jsonb([{"since": 1, "until": 1, "seq": 2, "text": ODD, "made_by": "extractive"}])
+FACTS = Jsonb([{"key": ODD, "value": ODD, "order": 1}])
 
 
 async def fill(url: str, artefact: int = len(EVERY_BYTE)) -> list[ConversationKey]:
@@ -60,6 +66,7 @@ async def fill(url: str, artefact: int = len(EVERY_BYTE)) -> list[ConversationKe
         await answer(store, key, owner, send)
         await store.accept(key, owner, make_send(key, "it runs"))
         values = {"tenant": tenant, "odd": ODD, "artefact": EVERY_BYTE * (artefact // 256), "settings": JSON}
+        values |= {"sections": SECTIONS, "facts": FACTS}
         with psycopg.connect(url) as connection:
             for statement in ROWS.split(";\n"):
                 if statement:

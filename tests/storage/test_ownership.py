@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from domain.commands import UnfinishedTurn
+from domain.context import Summary
 from domain.errors import ConversationBusy, ConversationEnded, Fenced, IdempotencyMismatch, NotFound
 from domain.turn import TurnStatus
 from storage.conversations import PostgresConversations
@@ -45,6 +46,7 @@ async def superseded_owner_cannot_write(store, key):
         "next_attempt": lambda: store.next_attempt(key, old, running.turn.id, 2),
         "finish": lambda: store.finish(key, old, running, 1, make_reply()),
         "change": lambda: store.change(key, old, {"title": "mine"}, end=False),
+        "keep_summary": lambda: store.keep_summary(key, old, Summary()),
         "delete": lambda: store.delete(key, old),
     }
     written = []

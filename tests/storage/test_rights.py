@@ -17,7 +17,7 @@ from tests.storage.test_ownership import unfinished
 
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
-    " reservations intents intent_trainings intent_heads",
+    " reservations intents intent_trainings intent_heads summaries",
     ("SELECT", "INSERT", "UPDATE"): "budgets",
     ("SELECT", "INSERT"): "usage outbox",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers",
