@@ -15,6 +15,7 @@ from storage.backup.manifest import Manifest
 from storage.backup.read import Backup
 from storage.backup.tables import SCHEMA, qualified, tables
 from storage.fence import fence_within
+from storage.migrations import indexes
 
 SILENCE = 15.0  # seconds without a sign of life until a host counts as stopped
 _SETTINGS = (
@@ -61,6 +62,7 @@ def restore(admin_url: str, backup: Backup, replace: bool = False, progress: Pro
             _fill(connection, backup, progress)
         progress("migrating", backup.manifest.bytes, backup.manifest.bytes)
         migrations.upgrade_within(within)
+        indexes.build_within(connection)
         names = sql.SQL(", ").join(qualified(name) for name in tables(connection))
         connection.execute(sql.SQL("ANALYZE {}").format(names))
         tenants = frozenset(name for (name,) in connection.execute("SELECT id FROM brain.tenants"))

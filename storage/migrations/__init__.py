@@ -10,6 +10,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, pool
 
+from storage.migrations import indexes
+
 LATEST = "head"
 LOCK = 7214  # the advisory lock of a transaction that changes the schema
 
@@ -17,6 +19,7 @@ LOCK = 7214  # the advisory lock of a transaction that changes the schema
 def upgrade(url: str, revision: str = LATEST) -> None:
     """Bring the schema to `revision`; nothing happens if it is there. Safe to run from several places at once."""
     command.upgrade(_config(url), revision)
+    indexes.build(url)
 
 
 def upgrade_within(connection: Connection, revision: str = LATEST) -> None:
@@ -55,7 +58,7 @@ def offline_sql(revision: str = LATEST) -> str:
     out = io.StringIO()
     config = _config("postgresql://", out)
     command.upgrade(config, revision, sql=True)
-    return out.getvalue()
+    return out.getvalue() + (indexes.offline() if revision in (LATEST, newest()) else "")
 
 
 def _config(url: str, out: io.StringIO | None = None) -> Config:

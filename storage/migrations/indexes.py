@@ -1,0 +1,59 @@
+"""Indexes of tables that every turn writes: built after the migration that needs them, while turns go on.
+
+`CREATE INDEX` in a migration's transaction would hold up every write to its table until the end. Without its index a
+query is slow, not wrong; so what a broken build left behind is made again by the next upgrade.
+"""
+
+from typing import Any
+
+import psycopg
+
+INDEXES = {
+    "outbox_of_indexer": ("vector_spaces", "ON brain.outbox (tenant_id, id) WHERE NOT (confirmed @> '{indexer}')"),
+    "messages_words": (
+        "vector_spaces",
+        "ON brain.messages USING gin (brain.words(tenant_id, content)) WITH (gin_pending_list_limit = 1024)",
+    ),
+}
+"""By name: a table of the migration that needs it, and what it covers."""
+LOCK = 7215
+_STATE = """
+SELECT to_regclass('brain.' || %(needs)s) IS NOT NULL AS wanted,
+    (SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('brain.' || %(name)s)) AS valid
+"""
+
+
+def build(url: str) -> None:
+    """Build what is missing, without holding anybody up. Returns at once where another process is building."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        # tried, not waited for: one that waits holds a snapshot, which the build in turn would wait for
+        if not _first(connection, "SELECT pg_try_advisory_lock(%(lock)s)", {"lock": LOCK})[0]:
+            return
+        try:
+            for name, (needs, covered) in INDEXES.items():
+                wanted, valid = _first(connection, _STATE, {"needs": needs, "name": name})
+                if wanted and valid is False:
+                    connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS brain.{name}")
+                if wanted and not valid:
+                    connection.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} {covered}")
+        finally:
+            connection.execute("SELECT pg_advisory_unlock(%(lock)s)", {"lock": LOCK})
+
+
+def build_within(connection: psycopg.Connection[Any]) -> None:
+    """The same as a part of the connection's transaction, where nobody else works on the database."""
+    for name, (needs, covered) in INDEXES.items():
+        if _first(connection, _STATE, {"needs": needs, "name": name})[0]:
+            connection.execute(f"CREATE INDEX IF NOT EXISTS {name} {covered}")
+
+
+def offline() -> str:
+    return "".join(
+        f"\nCREATE INDEX CONCURRENTLY IF NOT EXISTS {name} {covered};\n" for name, (_, covered) in INDEXES.items()
+    )
+
+
+def _first(connection: psycopg.Connection[Any], statement: str, values: dict[str, Any]) -> tuple[Any, ...]:
+    row = connection.execute(statement, values).fetchone()
+    assert row is not None
+    return tuple(row)
