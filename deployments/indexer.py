@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 
 from deployments.space_filling import fill_page, one_by_one
 from deployments.vector_sync import VectorSync
-from domain.errors import Unavailable
+from domain.errors import OtherEmbedder, Unavailable
 from domain.indexing import (
     Claim,
     KnownSpace,
     Lag,
-    OtherEmbedder,
     Outbox,
     OutboxEvent,
     SpaceEmbedder,

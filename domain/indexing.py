@@ -9,21 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from domain.embedding import EmbedderInfo, Embedding
-from domain.errors import BrainError
 from domain.message import Role
 from domain.vectors import Space
-
-
-class OtherEmbedder(BrainError):
-    """The vectors that are kept were made by another embedder than the one that runs."""
-
-    status = 409
-    type = "conflict_error"
-    code = "other_embedder"
-
-    @classmethod
-    def of(cls, kept: str, running: str) -> "OtherEmbedder":
-        return cls(f"messages are indexed by {kept}, and the embedder is {running}: run `brain reindex`")
 
 
 @dataclass(frozen=True, slots=True)
