@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Collection, Hashable
 from typing import TypeVar
 
 from deployments.vector_sync import VectorSync
+from domain.errors import SpaceMismatch
 from domain.indexing import Spaces, StoredTexts
 
 log = logging.getLogger("brain.indexer")
@@ -24,7 +25,7 @@ async def one_by_one(
         try:
             await work(unit)
         except Exception as error:
-            if not await reachable():
+            if isinstance(error, SpaceMismatch) or not await reachable():
                 raise
             failed[unit] = error
     return failed

@@ -13,7 +13,7 @@ from domain.vectors import Space, VectorRecord, VectorStore, Where
 
 TOGETHER = 256  # texts in one call of the embedder
 ROUNDS = 6  # of reading again, until the rest is left for later
-MOST = 10_000  # vectors of one conversation that are looked through
+MOST = 1_000  # vectors of one conversation that are looked through for ones whose messages are gone
 
 Wanted = Mapping[str, Collection[str]]
 """Messages by tenant."""
