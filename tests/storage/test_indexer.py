@@ -100,6 +100,21 @@ async def test_answers_kept_beside_the_reply_are_indexed_too(world):
     assert beside.message_id in (await world.active()).tenants[key.tenant]
 
 
+class DiesOnceWritten(Steps):
+    """Something happens just before the vectors are written, and the process dies just after."""
+
+    def __init__(self, before):
+        super().__init__()
+        self._before = before
+
+    async def take(self, name, call):
+        if name != "MemoryVectors.upsert":
+            return await call()
+        await self._before()
+        await call()
+        raise Crash(name)
+
+
 async def history(world: MemoryWorld) -> None:
     """A little of everything, with waiting events of each kind."""
     tenant, other = await world.tenant(), await world.tenant()
@@ -198,6 +213,23 @@ async def test_what_is_deleted_while_it_is_written_is_gone_at_the_end(world, see
     await asyncio.gather(slow, return_exceptions=True) if not dies else await asyncio.wait({slow})
     if dies and slow.done():
         slow.exception()
+    await world.settle()
+    await world.check()
+
+
+async def test_a_vector_that_no_event_names_goes_too(world):
+    key = await world.conversation(await world.tenant())
+    await world.settle()
+    beside = Version(new_id("msg"), "beside", "m", None, None)
+    await world.say(key, "which", versions=(beside,))
+
+    async def meanwhile():
+        await world.reader.delete_message(key.tenant, beside.message_id)
+        assert await world.indexer().step() == 1, "the deletion alone: the turn's rows are held"
+
+    with pytest.raises(Crash):
+        await world.indexer(DiesOnceWritten(meanwhile)).step()
+    assert beside.message_id in (await world.active()).tenants[key.tenant]
     await world.settle()
     await world.check()
 
