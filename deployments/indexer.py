@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from deployments.space_filling import fill_page, one_by_one
@@ -68,6 +68,7 @@ class Indexer:
         self._open: tuple[Space, VectorStore] | None = None
         self._touched: dict[str, tuple[int, float]] = {}
         self._told: str | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.figures = Figures()
 
@@ -131,9 +132,10 @@ class Indexer:
         """Optimise the vectors of tenants that were written to, and remove spaces that count no more."""
         now = self._monotonic()
         due = [tenant for tenant, (n, last) in self._touched.items() if n >= MANY or now - last >= QUIET]
-        for tenant in due if self._open is not None else ():
-            del self._touched[tenant]
-            await self._open[1].optimise(tenant)  # type: ignore[index]  # it is open
+        for tenant in due:
+            self._touched.pop(tenant, None)
+            if self._open is not None:
+                await self._open[1].optimise(tenant)
         for space in await self._spaces.retired(UNUSED):
             store = self._open_store(space)
             try:
@@ -158,13 +160,13 @@ class Indexer:
         return {}
 
     @contextlib.contextmanager
-    def _sync(self, space: Space):  # type: ignore[no-untyped-def]
+    def _sync(self, space: Space) -> Iterator[VectorSync]:
         """A sync over the open vectors of `space`, whose figures are added at the end."""
         if self._open is None or self._open[0] != space:
             before, self._open = self._open, (space, self._open_store(space))
             self._touched.clear()
             if before is not None:
-                self._closing = asyncio.ensure_future(before[1].close())
+                self._closing = asyncio.create_task(before[1].close())
         sync = VectorSync(self._texts, self._embedder, space, self._open[1])
         try:
             yield sync

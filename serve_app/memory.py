@@ -195,5 +195,3 @@ def _where(filters: Filters) -> Where:
         since=None if filters.since is None else filters.since.timestamp(),
         until=None if filters.until is None else filters.until.timestamp(),
     )
-
-

@@ -56,6 +56,12 @@ class PostgresSpaces:
         )
         return None if row["tenant_reached"] is None else (row["tenant_reached"], row["message_reached"])
 
+    async def leave(self, name: str) -> None:
+        """Fill it no further: another one may go on at once."""
+        await call(
+            self._pool, "SELECT * FROM brain.fill_space($1, $2, $3, NULL, NULL)", name, self._filler, timedelta(0)
+        )
+
     async def finish(self, name: str) -> bool:
         return bool((await call(self._pool, "SELECT brain.finish_space($1, $2)", name, self._filler))[0])
 

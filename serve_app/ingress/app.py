@@ -10,6 +10,7 @@ from serve_app.ingress import (
     export,
     feedback,
     health,
+    memory,
     messages,
     model_settings,
     model_test,
@@ -29,6 +30,7 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     chat.router,
     conversations.router,
     export.router,
+    memory.router,  # before `/messages/{message_id}`
     messages.router,
     feedback.router,
     turns.router,

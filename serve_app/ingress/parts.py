@@ -16,6 +16,7 @@ from serve_app.ingress.admission import Admission
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.keys import Keys
 from serve_app.ingress.vitals import Vitals
+from serve_app.memory import Memory
 from storage.ledger import PostgresLedger
 from storage.reader import PostgresReader
 
@@ -63,6 +64,7 @@ class Parts:
     models: TenantModels = field(default_factory=EveryModel)
     health: Health = field(default_factory=AllHealthy)
     registry: CatalogWatch | None = None
+    memory: Memory | None = None
     keys: Keys = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)

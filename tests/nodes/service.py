@@ -21,7 +21,7 @@ from tests.nodes.stores import Stores
 
 GCS_PORT, DASHBOARD_PORT = 6379, 8265
 PATIENCE = 240.0  # seconds for a start, of which two cores take most
-REPLICAS = {"Ingress": 2, "ConversationHost": 2, "HostedLLM": 2, "IntentClassifier": 1, "Embedder": 1}
+REPLICAS = {"Ingress": 2, "ConversationHost": 2, "HostedLLM": 2, "IntentClassifier": 1, "Embedder": 1, "Indexer": 1}
 ON_EVERY_NODE = ("Ingress", "ConversationHost", "HostedLLM")
 
 

@@ -161,7 +161,12 @@ class MemoryWorld:
         return key
 
     async def say(
-        self, key: ConversationKey, text: str, answer: str | None = "an answer", intent: str | None = None, **fields: Any
+        self,
+        key: ConversationKey,
+        text: str,
+        answer: str | None = "an answer",
+        intent: str | None = None,
+        **fields: Any,
     ) -> tuple[str, str | None]:
         """A turn: the ids of its two messages. Without `answer` it stays unfinished."""
         owner = (await self.store.activate(key, str(uuid.uuid4()))).ownership
@@ -170,9 +175,7 @@ class MemoryWorld:
         if answer is None:
             return send.message_id, None
         meant = None if intent is None else Intent(name=intent, confidence=0.9)
-        reply = Reply(
-            "completed", new_id("msg"), answer, "scripted", meant, None, None, None, None, {}, 1, **fields
-        )
+        reply = Reply("completed", new_id("msg"), answer, "scripted", meant, None, None, None, None, {}, 1, **fields)
         turn = UnfinishedTurn(accepted.turn, accepted.user_message, send.model, {}, True, True)
         await self.store.finish(key, owner, turn, 1, reply)
         return send.message_id, reply.message_id
@@ -207,7 +210,7 @@ class MemoryWorld:
         found: dict[str, dict[str, tuple[Any, ...]]] = {}
         for tenant, *rest in await self.run(
             "SELECT m.tenant_id, m.id, m.content, m.conversation_id, m.role, c.user_id, t.intent->>'name'"
-            " FROM brain.messages m JOIN brain.conversations c ON (c.tenant_id, c.id) = (m.tenant_id, m.conversation_id)"
+            " FROM brain.messages m JOIN brain.conversations c ON (c.tenant_id, c.id) = (m.tenant_id,m.conversation_id)"
             " LEFT JOIN brain.turns t ON (t.tenant_id, t.id) = (m.tenant_id, m.turn_id) WHERE m.content <> ''"
         ):
             found.setdefault(tenant, {})[rest[0]] = tuple(rest[1:])

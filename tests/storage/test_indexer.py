@@ -50,7 +50,7 @@ async def test_a_message_is_embedded_once_though_its_intent_comes_later(world):
     await world.settle()
     await world.check()
     [(turn,)] = await world.run("SELECT id FROM brain.turns")
-    await world.run("UPDATE brain.turns SET status = 'failed', intent = '{\"name\": \"a\", \"confidence\": 1}'")
+    await world.run('UPDATE brain.turns SET status = \'failed\', intent = \'{"name": "a", "confidence": 1}\'')
     await world.run(
         "INSERT INTO brain.outbox (tenant_id, topic, payload) VALUES (%s, 'turn.failed',"
         " jsonb_build_object('turn_id', %s::text, 'conversation_id', %s::text))",

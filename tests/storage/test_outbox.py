@@ -144,7 +144,8 @@ async def test_a_row_that_fails_is_tried_later_and_set_aside_at_last(url, pool):
         if failures < 3:
             [(waits,)] = run(
                 url,
-                "SELECT extract(epoch FROM until - clock_timestamp()) / 30 FROM brain.outbox_claims WHERE outbox_id = %s",
+                "SELECT extract(epoch FROM until - clock_timestamp()) / 30 FROM brain.outbox_claims"
+                " WHERE outbox_id = %s",
                 bad,
             )
             assert 2 ** (failures - 1) * 0.9 < waits <= 2 ** (failures - 1), "twice as late each time"
