@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from domain.conversation import Conversation, ConversationKey
@@ -72,7 +72,9 @@ class Memory:
         found = [Scored(messages[id], score) for id, score in scores.items() if id in messages]
         return Answer(found[:limit], ("vectors",) if meant is None else ())
 
-    async def similar(self, tenant: str, message_id: str, limit: int, filters: Filters) -> list[Scored[Message]]:
+    async def similar_messages(
+        self, tenant: str, message_id: str, limit: int, filters: Filters
+    ) -> list[Scored[Message]]:
         """Messages like this one, the nearest first; `score` is the cosine. Raises `NotFound`, and `Unavailable` where
         the vectors are away."""
         message = await self._recall.message(tenant, message_id)
@@ -105,22 +107,24 @@ class Memory:
         kept = await self._recall.conversations(tenant, order, user)
         return [Scored(kept[id], best[id]) for id in order if id in kept][:limit]
 
-    async def similar_exchanges(self, key: ConversationKey, embedding: Embedding, limit: int) -> list[Scored[Exchange]]:
-        """What the same user asked in other conversations, near to `embedding`, with the answers; the nearest first.
+    async def similar(self, key: ConversationKey, text: str, embedding: Embedding | None, limit: int) -> list[Exchange]:
+        """What the same user asked in other conversations, near to `text`, with the answers; the nearest first.
 
-        Never another user's: none for a conversation that names no user. `embedding`: of the running embedder. Raises
-        `Unavailable` and `OtherEmbedder`; a prompt goes without then.
+        Never another user's: none for a conversation that names no user. `embedding`: the text's by the running
+        embedder, where it is at hand. Raises `Unavailable` and `OtherEmbedder`; a prompt goes without then.
         """
         user = await self._recall.user_of(key)
         if user is None:
             return []
         space, store = await self._store()
-        if (running := await self._identity()) != space.embedder:
+        if embedding is None:
+            [embedding] = await self._embedder.embed_for(space.embedder, [text])
+        elif (running := await self._identity()) != space.embedder:
             raise OtherEmbedder.of(space.embedder, running)
         where = Where(user=user, role="user", other_than=key.conversation)
         near = await store.search(key.tenant, embedding, 2 * limit + SPARE, where)
         kept = await self._recall.exchanges(key, user, [one.id for one in near])
-        return [Scored(kept[one.id], one.score) for one in near if one.id in kept][:limit]
+        return [replace(kept[one.id], score=one.score) for one in near if one.id in kept][:limit]
 
     async def close(self) -> None:
         if self._open is not None:

@@ -30,12 +30,13 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A question of a user, and the reply that stands to it."""
+    """A question of a user, and the reply that stands to it. `score`: how near the question is, in [-1, 1]."""
 
     conversation: str
     question_id: str
     question: str
     answer: str
+    score: float = 0.0
 
 
 _ALLOWED = """

@@ -81,9 +81,7 @@ async def _reindexed(url: str, settings: Settings) -> str:
         await pool.close()
 
 
-async def build_space(
-    pool: "Pool", embedder: "SpaceEmbedder", open_store: "Callable[[Space], VectorStore]"
-) -> str:
+async def build_space(pool: "Pool", embedder: "SpaceEmbedder", open_store: "Callable[[Space], VectorStore]") -> str:
     """Fill the space that is being built, or a new one, and make it the active one; says what was done."""
     from deployments.space_filling import fill_page
     from deployments.vector_sync import VectorSync

@@ -86,7 +86,7 @@ async def search_messages(
 async def similar_messages(request: Request, who: Who, which: Which, message_id: str, limit: Limit = 20) -> Response:
     """Messages that mean something like this one, the nearest first; `score` is the cosine of their vectors."""
     known(message_id, "msg", "message")
-    found = await _memory(parts_of(request)).similar(who.tenant, message_id, limit, which)
+    found = await _memory(parts_of(request)).similar_messages(who.tenant, message_id, limit, which)
     return Answer(_messages(found))
 
 
