@@ -69,7 +69,7 @@ def test_on_one_machine_nothing_scales():
 
 def test_a_cluster_with_gpus_scales_the_other_kinds_as_one_without():
     blocks = [
-        {name: one["autoscaling_config"] for name, one in deployments(file).items()}
+        {name: one.get("autoscaling_config") for name, one in deployments(file).items()}
         for file in ("production.yaml", "gpu.yaml")
     ]
     assert blocks[0] == blocks[1]
