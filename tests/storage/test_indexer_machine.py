@@ -1,6 +1,7 @@
 """Any order of talk, deletions, changes, indexers that come and die, and spaces: in the end vectors are messages."""
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -54,7 +55,7 @@ class Indexing(RuleBasedStateMachine):
     def say(self, key, text, beside):
         versions = (Version(new_id("msg"), "beside", "m", None, None),) if beside else ()
         try:
-            asked, answered = self.run(self.world.say(key, text, "answer", "i", versions=versions))
+            asked, _ = self.run(self.world.say(key, text, "answer", "i", versions=versions))
         except NotFound:
             return None
         return key.tenant, versions[0].message_id if beside else asked
@@ -62,10 +63,8 @@ class Indexing(RuleBasedStateMachine):
     @rule(message=consumes(messages))
     def delete(self, message) -> None:
         if message is not None:
-            try:
+            with contextlib.suppress(NotFound, ConversationBusy):
                 self.run(self.world.reader.delete_message(*message))
-            except (NotFound, ConversationBusy):
-                pass
 
     @rule(key=consumes(conversations))
     def delete_all(self, key) -> None:
@@ -77,10 +76,8 @@ class Indexing(RuleBasedStateMachine):
             owner = (await self.world.store.activate(key, "0192f0c1-0000-7000-8000-000000000000")).ownership
             await self.world.store.change(key, owner, {"user_id": user}, False)
 
-        try:
+        with contextlib.suppress(NotFound):
             self.run(change())
-        except NotFound:
-            pass
 
     @rule(name=st.sampled_from("AB"))
     def work(self, name) -> None:
