@@ -21,7 +21,6 @@ from tests.conftest import make_database
 from tests.storage.memory_world import MemoryWorld, WordEmbedder
 from tests.unit.ingress_world import KEY, World, world
 
-
 SAME = {"parcel": "delivery", "package": "delivery", "shipment": "delivery", "laptop": "computer"}
 
 
