@@ -56,6 +56,7 @@ class Memory:
         self._monotonic = monotonic
         self._open: tuple[Space, VectorStore] | None = None
         self._running: tuple[float, str] = (float("-inf"), "")
+        self._opening = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def search(self, tenant: str, query: str, limit: int, filters: Filters) -> Answer:
@@ -147,13 +148,16 @@ class Memory:
         known = await self._spaces.active()
         if known is None:
             raise Unavailable("no messages are indexed yet")
-        if self._open is None or self._open[0] != known.space:
-            before, self._open = self._open, (known.space, self._open_store(known.space))
-            if before is not None:
-                task = asyncio.create_task(before[1].close())
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
-        return self._open
+        async with self._opening:
+            if self._open is None or self._open[0] != known.space:
+                # in a thread: the first one loads the backend's library
+                opened = await asyncio.to_thread(self._open_store, known.space)
+                before, self._open = self._open, (known.space, opened)
+                if before is not None:
+                    task = asyncio.create_task(before[1].close())
+                    self._closing.add(task)
+                    task.add_done_callback(self._closing.discard)
+            return self._open
 
     async def _vectors_of(
         self, tenant: str, space: Space, store: VectorStore, messages: Sequence[Message]

@@ -25,8 +25,7 @@ GRANTED = {
 """All that `brain_app` may do with tables. Code that needs more comes with a migration and a word here."""
 
 GRANTED_TO_DEFINER = {
-    ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers outbox_consumers outbox_claims vector_spaces",
-    ("SELECT", "INSERT", "UPDATE"): "outbox_set_aside",
+    ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers outbox_consumers outbox_claims outbox_set_aside vector_spaces",
     ("SELECT", "UPDATE"): "budgets catalog_version",
     ("SELECT", "UPDATE", "DELETE"): "outbox",  # of which it updates who has confirmed, alone
     ("SELECT", "DELETE"): "idempotency reservations",

@@ -212,6 +212,7 @@ BEGIN
     UPDATE vector_spaces s SET state = 'active', filled_at = clock_timestamp(), filler = NULL, filler_until = NULL
         WHERE s.name = p_name;
     DELETE FROM outbox_claims c WHERE c.consumer = 'indexer';
+    DELETE FROM outbox_set_aside a WHERE a.consumer = 'indexer';  -- their messages were tried anew
     UPDATE outbox o SET confirmed = array_remove(o.confirmed, 'indexer')
         WHERE o.created_at > v_begun - interval '1 hour' AND o.confirmed @> '{indexer}';
     DELETE FROM outbox_consumers c WHERE c.name = 'reindex'
@@ -303,8 +304,8 @@ END $$;
 CREATE POLICY everyone ON brain.vector_spaces FOR SELECT TO brain_app USING (true);  -- no tenant's, and no secret
 CREATE POLICY search ON brain.messages FOR SELECT TO brain_definer USING (true);
 GRANT SELECT ON brain.vector_spaces TO brain_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON brain.outbox_claims, brain.vector_spaces, brain.outbox_consumers TO brain_definer;
-GRANT SELECT, INSERT, UPDATE ON brain.outbox_set_aside TO brain_definer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON
+    brain.outbox_claims, brain.outbox_set_aside, brain.vector_spaces, brain.outbox_consumers TO brain_definer;
 GRANT UPDATE (confirmed) ON brain.outbox TO brain_definer;
 GRANT SELECT ON brain.messages TO brain_definer;
 
