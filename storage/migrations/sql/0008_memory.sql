@@ -257,7 +257,7 @@ CREATE FUNCTION brain.search_words(
     p_query text, p_limit integer, p_user text, p_intent text, p_role text, p_since timestamptz, p_until timestamptz)
 RETURNS TABLE (id text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
--- The messages of the transaction's tenant that hold these words, the best first, of the newest 2,000: ids only.
+-- The messages of the transaction's tenant that hold these words, the best first, of the newest 500: ids only.
 -- Row-level security would keep the index from being used, for a match of words is not leakproof; so this is defined
 -- with the rights to read all, and looks at one tenant.
 DECLARE
@@ -279,7 +279,7 @@ BEGIN
                         AND c.id = m.conversation_id AND c.user_id = p_user))
                     AND (p_intent IS NULL OR EXISTS (SELECT FROM turns t WHERE t.tenant_id = m.tenant_id
                         AND t.id = m.turn_id AND t.intent->>'name' = p_intent))
-                ORDER BY m.id DESC LIMIT 2000) f
+                ORDER BY m.id DESC LIMIT 500) f
         ORDER BY ts_rank_cd(to_tsvector('pg_catalog.simple', left(f.content, 100000)), v_words, 1) DESC, f.id DESC
         LIMIT p_limit;
 END $$;
