@@ -342,3 +342,33 @@ async def test_the_vectors_of_a_tenant_are_put_in_order_after_writes(world):
     await indexer.put_in_order()
     await indexer.put_in_order()
     assert store.optimised == [key.tenant]
+
+
+async def test_it_works_by_itself_and_goes_on_after_an_outage(world, caplog):
+    key = await world.conversation(await world.tenant())
+    await world.settle()
+    indexer = world.indexer()
+
+    async def done(written):
+        async with asyncio.timeout(30):
+            while indexer.figures.written < written or indexer.figures.done < written:
+                await asyncio.sleep(0.02)
+
+    indexer.start()
+    try:
+        await world.say(key, "one")
+        await done(2)
+        world.embedder.away = True
+        await world.say(key, "two")
+        async with asyncio.timeout(30):
+            while "not indexed at the moment" not in caplog.text:
+                await asyncio.sleep(0.02)
+        world.embedder.away = False
+        await done(4)
+        await world.check()
+        async with asyncio.timeout(30):
+            while (await indexer._outbox.lag()).waiting:
+                await asyncio.sleep(0.02)
+    finally:
+        await indexer.close()
+    assert all(task.done() for task in indexer._tasks)
