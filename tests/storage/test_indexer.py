@@ -144,6 +144,7 @@ async def crash(world: MemoryWorld, at: int) -> str | None:
         return str(died)
 
 
+@pytest.mark.timeout(400)
 async def test_it_may_die_at_any_step(world):
     seen, at = set(), 0
     while True:
@@ -162,6 +163,7 @@ async def test_it_may_die_at_any_step(world):
     assert at > 20
 
 
+@pytest.mark.timeout(400)
 async def test_it_may_die_at_any_step_of_filling_a_space(world):
     at = 0
     while True:

@@ -123,7 +123,7 @@ class Indexing(RuleBasedStateMachine):
         self.lives.clear()  # the service was started with it
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(400)
 def test_in_the_end_vectors_are_messages(postgres_folder):
     Indexing.url = make_database(postgres_folder)
     run_state_machine_as_test(
