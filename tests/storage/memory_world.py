@@ -206,14 +206,15 @@ class MemoryWorld:
         return self.open_store(known.space)
 
     async def expected(self) -> dict[str, dict[str, tuple[Any, ...]]]:
-        """What stands in Postgres, by tenant and message."""
+        """What stands in Postgres and says something, by tenant and message."""
         found: dict[str, dict[str, tuple[Any, ...]]] = {}
         for tenant, *rest in await self.run(
             "SELECT m.tenant_id, m.id, m.content, m.conversation_id, m.role, c.user_id, t.intent->>'name'"
             " FROM brain.messages m JOIN brain.conversations c ON (c.tenant_id, c.id) = (m.tenant_id,m.conversation_id)"
-            " LEFT JOIN brain.turns t ON (t.tenant_id, t.id) = (m.tenant_id, m.turn_id) WHERE m.content <> ''"
+            " LEFT JOIN brain.turns t ON (t.tenant_id, t.id) = (m.tenant_id, m.turn_id)"
         ):
-            found.setdefault(tenant, {})[rest[0]] = tuple(rest[1:])
+            if rest[1].strip():
+                found.setdefault(tenant, {})[rest[0]] = tuple(rest[1:])
         return found
 
     async def check(self) -> None:
