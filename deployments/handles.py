@@ -174,6 +174,11 @@ class HandleEmbedder:
         found: list[Embedding] = await ask(lambda: self._handle.embed_many.remote(list(texts)))
         return found
 
+    async def embed_for(self, embedder: str, texts: Sequence[str]) -> list[Embedding]:
+        """`domain.indexing.SpaceEmbedder`: the replica that answers says whether it is that one."""
+        found: list[Embedding] = await ask(lambda: self._handle.embed_for.remote(embedder, list(texts)))
+        return found
+
     async def count_tokens(self, texts: Sequence[str]) -> int:
         found: int = await ask(lambda: self._handle.count_tokens.remote(list(texts)))
         return found

@@ -173,3 +173,15 @@ class JournalUnavailable(Unavailable):
 
 class JournalRefused(JournalUnavailable):
     """It answered, and takes nothing: it is full, or only to be read."""
+
+
+class OtherEmbedder(BrainError):
+    """The vectors that are kept were made by another embedder than the one that runs."""
+
+    status = 409
+    type = "conflict_error"
+    code = "other_embedder"
+
+    @classmethod
+    def of(cls, kept: str, running: str) -> "OtherEmbedder":
+        return cls(f"messages are indexed by {kept}, and the embedder is {running}: run `brain reindex`")

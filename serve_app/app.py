@@ -13,6 +13,7 @@ from ray.serve.config import RequestRouterConfig
 
 from deployments.local_llm import build_local_llms
 from domain.model import parse_catalog
+from serve_app.indexer_replica import IndexerReplica
 from serve_app.ingress_replica import IngressReplica
 from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica, TrainerReplica
 from serve_app.settings import Settings
@@ -42,7 +43,8 @@ class BuildArguments(BaseModel):
 def build(args: BuildArguments) -> Application:
     """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model.
 
-    IntentTrainer → Embedder makes the classifier's heads; it takes its work from the database.
+    IntentTrainer → Embedder makes the classifier's heads, by work from the database; the Indexer works from the
+    outbox.
 
     Generations that begin with a vLLM model run in its own deployment, while that has a replica. Raises
     `IncompatibleSchema` where the database's schema does not allow this code: then nothing that runs is touched.
@@ -96,6 +98,13 @@ def build(args: BuildArguments) -> Application:
         user_config=args.catalog,
         **options,
     ).bind(llm, classifier, local)
+    indexer = serve.deployment(
+        IndexerReplica,
+        name="Indexer",
+        max_ongoing_requests=64,  # it is only asked how it is: its work comes from the outbox
+        ray_actor_options={"num_cpus": 0.1},
+        **options,
+    ).bind(embedder)
     return serve.deployment(
         serve.ingress()(IngressReplica),
         name="Ingress",
@@ -105,7 +114,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         user_config=args.catalog,
         **options,
-    ).bind(host, llm, embedder, classifier, local, trainer)
+    ).bind(host, llm, embedder, classifier, local, trainer, indexer)
 
 
 def common() -> dict[str, Any]:

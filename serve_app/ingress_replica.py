@@ -15,9 +15,11 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import IngressSettings, Intents, Parts
+from serve_app.memory import Memory
 from serve_app.process import prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
+from serve_app.vectors import vectors
 from serve_app.version import version
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
@@ -29,7 +31,9 @@ from storage.intents import PostgresIntents
 from storage.ledger import PostgresLedger
 from storage.postgres import open_pool
 from storage.reader import PostgresReader
+from storage.recall import PostgresRecall
 from storage.redis import open_redis
+from storage.spaces import PostgresSpaces
 
 log = logging.getLogger("brain.ingress")
 SETTLE = 5.0  # seconds that entering the last completions into the ledger may take
@@ -48,6 +52,7 @@ class IngressReplica:
         classifier: DeploymentHandle,
         local: dict[str, DeploymentHandle],
         trainer: DeploymentHandle,
+        indexer: DeploymentHandle,
     ) -> None:
         settings = Settings()
         prepare(settings.log_level)
@@ -65,6 +70,9 @@ class IngressReplica:
         self._registry = CatalogWatch(catalog, self._use, models)
         self._breakers = RedisBreakers(self._redis)
         self._breakers.start()
+        self._memory = Memory(
+            PostgresRecall(self._pool), PostgresSpaces(self._pool), HandleEmbedder(embedder), vectors(settings)
+        )
         self.parts = Parts(
             reader=PostgresReader(self._pool),
             hosts=HandleHosts(host),
@@ -93,7 +101,9 @@ class IngressReplica:
                 "embedder": lambda: ask(lambda: embedder.describe.remote()),
                 "intent_classifier": lambda: ask(lambda: classifier.check_health.remote()),
                 "intent_trainer": lambda: ask(lambda: trainer.ping.remote()),
+                "indexer": lambda: ask(lambda: indexer.ping.remote()),
             },
+            memory=self._memory,
             settings=IngressSettings(
                 version=version(), server_adds_request_id=True, admission_wait=settings.admission_wait_s
             ),
@@ -116,7 +126,8 @@ class IngressReplica:
         await self._breakers.close()
         await self._metrics.close()
         await self.parts.accounts.close(SETTLE)
-        await asyncio.gather(self._follower.close(), self._pool.close(), return_exceptions=True)
+        closing = (self._memory.close(), self._follower.close(), self._pool.close())
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def _metrics_text(self) -> str:
         return (await self._metrics.merged()).decode()

@@ -14,13 +14,12 @@ from ray.serve.handle import DeploymentHandle
 
 from actors.host import ConversationHost
 from actors.parts import HostLimits
-from deployments.embedder import PACKAGED, Embedder
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, answered
-from deployments.hosted_embedder import HostedEmbedder, provider_at
 from deployments.intent_classifier import IntentClassifier
 from deployments.intent_trainer import IntentTrainer
 from deployments.places import HandleLanguageModel, places
 from deployments.providers.vllm import HandleEngine
+from deployments.recent_embeddings import RecentEmbeddings
 from deployments.tenant_scorers import TenantScorers
 from deployments.tokenizers_at_hand import ModelTokenizers
 from domain.commands import Accepted, Change, Ended, Refused, Send
@@ -30,6 +29,7 @@ from domain.model import Catalog, parse_catalog
 from domain.ports import HeadInUse, Understanding
 from domain.understanding import Example
 from serve_app.catalog_watch import CatalogWatch
+from serve_app.embedders import HeldTo, chosen
 from serve_app.generating import Generating, RunsGenerations
 from serve_app.process import prepare
 from serve_app.replica_metrics import MetricsPage
@@ -225,24 +225,21 @@ class EmbedderReplica:
     def __init__(self) -> None:
         settings = Settings()
         prepare(settings.log_level)
-        self._embedder: Embedder | HostedEmbedder
-        if settings.embedder_url is None:
-            self._embedder = Embedder(settings.embedder_model)
-        elif settings.embedder_model == PACKAGED:
-            raise ValueError("BRAIN_EMBEDDER_URL needs the name of a model in BRAIN_EMBEDDER_MODEL")
-        else:
-            key = "${BRAIN_EMBEDDER_KEY}" if settings.embedder_key is not None else None
-            self._embedder = HostedEmbedder(
-                provider_at(settings.embedder_url, key),
-                settings.embedder_model,
-                dimensions=settings.embedder_dimensions,
-            )
+        self._embedder, self._recent = chosen(settings), RecentEmbeddings()
+        self._held = HeldTo(self._embedder, self._recent)
 
     async def embed(self, text: str) -> Embedding | Refused:
-        return await answered(self._embedder.embed(text))
+        vector = await answered(self._embedder.embed(text))
+        if not isinstance(vector, Refused):
+            self._recent.keep(text, vector)
+        return vector
 
     async def embed_many(self, texts: Sequence[str]) -> Sequence[Embedding] | Refused:
         return await answered(self._embedder.embed_many(texts))
+
+    async def embed_for(self, embedder: str, texts: Sequence[str]) -> Sequence[Embedding] | Refused:
+        """As `embed_many`, if this is that embedder. What was embedded a moment ago is not embedded again."""
+        return await answered(self._held.embed_for(embedder, texts))
 
     async def count_tokens(self, texts: Sequence[str]) -> int | Refused:
         return await answered(self._embedder.count_tokens(texts))

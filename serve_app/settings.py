@@ -26,7 +26,12 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None, description="Redis, redis://:password@host:6379/0; else an embedded server"
     )
-    vectors_url: str | None = Field(None, description="where vectors are kept; a folder below BRAIN_DATA if not given")
+    vectors_url: str | None = Field(
+        None,
+        description="where vectors are kept: a folder, lance:///PATH, qdrant://HOST:PORT, qdrants://HOST or"
+        " pinecone://INDEX-HOST; a folder below BRAIN_DATA if not given",
+    )
+    vectors_key: SecretStr | None = Field(None, description="key of a hosted BRAIN_VECTORS_URL")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     embedder_model: str = Field(
         "packaged", description="sentence-transformers model of the embedder; `packaged` needs no download"

@@ -21,8 +21,17 @@ def fence_within(connection: psycopg.Connection[Any]) -> int:
         "UPDATE brain.conversations SET activation = NULL, host = NULL WHERE activation IS NOT NULL OR host IS NOT NULL"
     ).rowcount
     connection.execute("DELETE FROM brain.hosts")
+    _forget_vectors(connection)
     connection.execute(
         "SELECT setval(s, greatest(nextval(s), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))"
         " FROM (SELECT pg_get_serial_sequence('brain.outbox', 'id')::regclass AS s) AS sequence"
     )
     return owned
+
+
+def _forget_vectors(connection: psycopg.Connection[Any]) -> None:
+    """Vectors are kept elsewhere and are of another moment: the service makes a new space of what is here now."""
+    connection.execute("DELETE FROM brain.outbox_claims")
+    connection.execute(
+        "UPDATE brain.vector_spaces SET state = 'retired', retired_at = clock_timestamp() WHERE state <> 'retired'"
+    )

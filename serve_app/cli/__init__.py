@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from serve_app.cli import backup, bench, chat_command, db, haproxy_command, intents, route, settings_command, up
+from serve_app.cli import (
+    backup,
+    bench,
+    chat_command,
+    db,
+    haproxy_command,
+    intents,
+    reindex,
+    route,
+    settings_command,
+    up,
+)
 from serve_app.embedded.refusal import Refusal
 
 app = typer.Typer(
@@ -21,6 +32,7 @@ app.add_typer(intents.app, name="intents")
 app.add_typer(db.app, name="db")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+app.command("reindex")(reindex.reindex)
 app.add_typer(route.app, name="route")
 app.command("haproxy")(haproxy_command.haproxy)
 app.command("settings")(settings_command.settings)

@@ -50,6 +50,19 @@ async def check_redis(variable: str, url: str) -> None:
         raise Refusal(f"{variable}: no connection to {_safe_place(url)} ({_reason(error)}): correct the URL") from None
 
 
+def check_vectors(variable: str, url: str, key: str | None) -> None:
+    """Raises `Refusal` for a URL that names no kind of store. Whether it answers is not asked: turns go on without."""
+    from domain.vectors import Space
+    from storage.vectors import open_vectors
+
+    if "://" not in url:
+        return  # a folder
+    try:
+        open_vectors(url, Space("check", "", 1), key)
+    except ValueError as error:
+        raise Refusal(f"{variable}: {error}") from None
+
+
 async def say_draining(url: str) -> None:
     """Tell every ingress that this start is ending: readiness turns 503, so that balancers look elsewhere."""
     async with aioredis.from_url(url, socket_connect_timeout=1, socket_timeout=1) as client:

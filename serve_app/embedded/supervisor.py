@@ -124,6 +124,9 @@ class Supervisor:
         if self.redis_url:
             await given.check_redis("BRAIN_REDIS_URL", self.redis_url)
             await given.say_serving(self.redis_url)
+        if self.settings.vectors_url is not None:
+            key = self.settings.vectors_key.get_secret_value() if self.settings.vectors_key else None
+            await asyncio.to_thread(given.check_vectors, "BRAIN_VECTORS_URL", self.settings.vectors_url, key)
 
     async def _database(self, postgres: Postgres | None, admin_url: str, key: str) -> tuple[str, str]:
         from storage.bootstrap import bootstrap

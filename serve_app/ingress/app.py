@@ -12,6 +12,7 @@ from serve_app.ingress import (
     health,
     intent_training,
     intents,
+    memory,
     message_intents,
     messages,
     model_settings,
@@ -32,6 +33,7 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     chat.router,
     conversations.router,
     export.router,
+    memory.router,  # before `/messages/{message_id}`
     messages.router,
     message_intents.router,
     intent_training.router,

@@ -17,6 +17,7 @@ from serve_app.ingress.admission import Admission
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.keys import Keys
 from serve_app.ingress.vitals import Vitals
+from serve_app.memory import Memory
 from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.intents import PostgresIntents
@@ -78,6 +79,7 @@ class Parts:
     health: Health = field(default_factory=AllHealthy)
     registry: CatalogWatch | None = None
     intents: Intents | None = None
+    memory: Memory | None = None
     keys: Keys = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)

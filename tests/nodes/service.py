@@ -28,6 +28,7 @@ REPLICAS = {
     "IntentClassifier": 1,
     "IntentTrainer": 1,
     "Embedder": 1,
+    "Indexer": 1,
 }
 ON_EVERY_NODE = ("Ingress", "ConversationHost", "HostedLLM")
 

@@ -25,7 +25,7 @@ INSERT INTO brain.budgets (tenant_id, starts, hard_usd, spent_usd, reserved_usd)
     VALUES (%(tenant)s, '-infinity', 10, 1.000000000000000000000000000001, 0.5);
 INSERT INTO brain.reservations VALUES (%(tenant)s, 'turn_y', 0.5, 'infinity');
 INSERT INTO brain.providers (name, entry, version) VALUES (left(%(tenant)s, 60), %(settings)s, 0);
-INSERT INTO brain.outbox_consumers VALUES (%(tenant)s);
+INSERT INTO brain.outbox_consumers (name) VALUES (%(tenant)s);
 INSERT INTO brain.hosts VALUES (gen_random_uuid(), clock_timestamp() - interval '16 s');
 INSERT INTO brain.feedback (tenant_id, message_id, score, comment)
     SELECT tenant_id, id, 0.1::float8 + 0.2::float8, %(odd)s FROM brain.messages WHERE tenant_id = %(tenant)s LIMIT 1;
@@ -39,6 +39,12 @@ INSERT INTO brain.intents (tenant_id, id, name, description, examples)
 INSERT INTO brain.intent_trainings (tenant_id, id, request) VALUES (%(tenant)s, 'train_x', %(settings)s);
 INSERT INTO brain.intent_heads (tenant_id, version, embedder, artefact, fingerprint, training_id, effort, active)
     VALUES (%(tenant)s, 1, 'e', %(artefact)s, '\\x00', 'train_x', 'first', true);
+INSERT INTO brain.outbox_set_aside (consumer, outbox_id, tenant_id, topic, payload, failures, error)
+    VALUES ('indexer', (random() * 1e9)::bigint, %(tenant)s, 't', %(settings)s, 8, %(odd)s);
+INSERT INTO brain.outbox_claims (consumer, outbox_id, tenant_id, generation, until)
+    VALUES (%(tenant)s, 1, %(tenant)s, 1, now());
+INSERT INTO brain.vector_spaces (name, embedder, dimensions, state)
+    VALUES ('s' || substr(md5(%(tenant)s), 1, 9), 'e@r', 384, 'retired');
 """
 KEY = "k" * 40  # of the first tenant's operator
 EVERY_BYTE = bytes(range(256))
@@ -83,7 +89,7 @@ async def answer(store: PostgresConversations, key: ConversationKey, owner: Owne
 
 
 def everything(url: str) -> dict[str, list[Any]]:
-    """All rows of each table, but of hosts and owners, which no restore brings back."""
+    """All rows of each table, but of hosts, claims and owners, which no restore brings back."""
     with psycopg.connect(url) as connection:
         names = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'brain'::regnamespace AND relkind = 'r'"
@@ -92,7 +98,7 @@ def everything(url: str) -> dict[str, list[Any]]:
         for (name,) in names:
             rows = sql.SQL("SELECT to_jsonb(t) - 'activation' - 'host' FROM {} AS t ORDER BY 1")
             found[name] = connection.execute(rows.format(sql.Identifier("brain", name))).fetchall()
-    del found["hosts"]
+    del found["hosts"], found["outbox_claims"]
     return found
 
 

@@ -20,15 +20,16 @@ GRANTED = {
     " reservations intents intent_trainings intent_heads summaries",
     ("SELECT", "INSERT", "UPDATE"): "budgets",
     ("SELECT", "INSERT"): "usage outbox",
-    ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers",
+    ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces",
 }
 """All that `brain_app` may do with tables. Code that needs more comes with a migration and a word here."""
 
 GRANTED_TO_DEFINER = {
-    ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers",
+    ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers outbox_consumers outbox_claims outbox_set_aside vector_spaces",
     ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings",
-    ("SELECT", "DELETE"): "idempotency outbox reservations",
-    ("SELECT",): "tenants api_keys conversations turns usage hosts model_settings outbox_consumers intent_heads",
+    ("SELECT", "UPDATE", "DELETE"): "outbox",  # of which it updates who has confirmed, alone
+    ("SELECT", "DELETE"): "idempotency reservations",
+    ("SELECT",): "tenants api_keys conversations turns messages usage hosts model_settings intent_heads",
 }
 
 
@@ -37,7 +38,7 @@ def by_table(granted):
 
 
 TABLES = by_table(GRANTED)
-NOT_OF_A_TENANT = {"hosts", "outbox_consumers", "providers", "catalog_version"}
+NOT_OF_A_TENANT = {"hosts", "outbox_consumers", "providers", "catalog_version", "vector_spaces"}
 DEFINED = {
     "find_api_key",
     "orphans",
@@ -52,6 +53,19 @@ DEFINED = {
     "claim_intent_training",
     "active_intent_heads",
     "turns_by_intent",
+    "claim_outbox",
+    "confirm_outbox",
+    "fail_outbox",
+    "release_outbox",
+    "outbox_lag",
+    "create_space",
+    "fill_space",
+    "finish_space",
+    "retire_space",
+    "forget_space",
+    "messages_after",
+    "count_messages_after",
+    "search_words",
 }
 """What runs with the rights of `brain_definer`."""
 

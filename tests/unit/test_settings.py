@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from serve_app.cli import app
 from serve_app.cli.options import read_settings
+from serve_app.embedded.given import check_vectors
 from serve_app.embedded.refusal import Refusal
 from serve_app.settings import Settings, variable
 
@@ -41,3 +42,16 @@ def test_brain_settings_lists_them_all(monkeypatch: pytest.MonkeyPatch) -> None:
     output = CliRunner().invoke(app, ["settings"]).output
     assert all(variable(name) in output for name in Settings.model_fields)
     assert "not-to-be-printed" not in output
+
+
+@pytest.mark.parametrize(
+    "url", ["http://vectors:6333", "qdrant://user:secret@vectors:6333", "lance://host/folder", "pinecone://index.host"]
+)
+def test_a_wrong_address_of_vectors_is_told_in_one_line_without_its_secret(url: str) -> None:
+    with pytest.raises(Refusal, match="BRAIN_VECTORS_URL: ") as refusal:
+        check_vectors("BRAIN_VECTORS_URL", url, None)
+    assert "\n" not in str(refusal.value) and "secret" not in str(refusal.value)
+
+
+def test_a_folder_of_vectors_is_taken_as_it_is() -> None:
+    check_vectors("BRAIN_VECTORS_URL", "/var/lib/brain/vectors", None)
