@@ -81,10 +81,12 @@ def main() -> int:
         report.write(chosen.report, result, violations)
     lost = [one for one in result.injected if one.recovered is None and one.ended]
     if lost:
+        console.print(f"The service did not come back after: {' and '.join(lost[0].names)}")
+    if lost or violations:
         place = Path(f"logs-{seed}")
-        evidence.keep(result.logs, place)
+        evidence.keep({**result.logs, "faults.txt": evidence.times(result.injected)}, place)
         console.print(evidence.told(result.logs), markup=False)
-        console.print(f"The service did not come back after: {' and '.join(lost[0].names)}; its logs: {place}")
+        console.print(f"The logs: {place}")
     if chosen.history or violations:
         path = chosen.history or Path(f"history-{seed}.jsonl")
         path.write_bytes(b"\n".join(result.history.lines()) + b"\n")

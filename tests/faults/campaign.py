@@ -37,8 +37,8 @@ class Place(Protocol):
 
 @dataclass(slots=True)
 class Result:
-    """`seconds`: how long clients worked. `calls`: how often the provider was asked, by message. `logs`: the ends of a
-    service's that did not come back, by name; nothing more was asked of it then."""
+    """`seconds`: how long clients worked. `calls`: how often the provider was asked, by message. `logs`: the
+    service's, by name. `gave_up`: it did not come back after a fault, and nothing more was asked of it."""
 
     seed: int
     seconds: float
@@ -46,6 +46,7 @@ class Result:
     injected: list[Injected] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     logs: dict[str, bytes] = field(default_factory=dict)
+    gave_up: bool = False
 
 
 def run(
@@ -67,11 +68,11 @@ def run(
         asyncio.run(work(brain, result, clients, injector, told))
         result.injected = injector.injected
         thread.join(180)
-        if injector.gave_up:
-            result.logs = evidence.collect(brain)
-        else:
+        result.gave_up = injector.gave_up
+        if not injector.gave_up:
             told("reading what is left")
             asyncio.run(settle(brain, result.history))
+        result.logs = evidence.collect(brain)
         result.calls = httpx.get(world.provider.removesuffix("/v1") + "/stats").json()["by_user"]
     provided(result)
     return result

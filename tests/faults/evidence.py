@@ -1,12 +1,16 @@
-"""The end of every log of a service that did not come back, so that somebody can find out why."""
+"""The end of every log of a service, so that somebody can find out why it did wrong, or did not come back."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from serve_app.embedded.folder import DataFolder
 from tests.e2e.brain import Brain
+from tests.faults.injector import Injected
 
-END = 64 << 10  # bytes of each
+END = 256 << 10  # bytes of each
 LINES = 12
+LOUD = re.compile(rb"ERROR|Traceback|defect|refused")
 
 
 def collect(brain: Brain) -> dict[str, bytes]:
@@ -14,7 +18,7 @@ def collect(brain: Brain) -> dict[str, bytes]:
     folder = DataFolder(brain.data)
     serve = folder.runtime() / "r" / "t" / "session_latest" / "logs" / "serve"
     found = [brain.log, *sorted(folder.logs.glob("*.log")), *sorted(serve.rglob("*.log"))]
-    return {path.name: _end(path) for path in found if path.is_file()}
+    return {path.name: _end(path) for path in found if path.is_file() and path.stat().st_size}
 
 
 def keep(logs: dict[str, bytes], place: Path) -> None:
@@ -24,10 +28,14 @@ def keep(logs: dict[str, bytes], place: Path) -> None:
 
 
 def told(logs: dict[str, bytes]) -> str:
-    """The last lines of each, for whoever sees no more than what was printed."""
-    return "\n".join(
-        f"--- {name}\n" + "\n".join(text.decode(errors="replace").splitlines()[-LINES:]) for name, text in logs.items()
-    )
+    """The last lines of those that tell of something, for whoever sees no more than what was printed."""
+    loud = {name: text.decode(errors="replace") for name, text in logs.items() if LOUD.search(text)}
+    return "\n".join("\n".join([f"--- {name}", *text.splitlines()[-LINES:]]) for name, text in loud.items())
+
+
+def times(injected: Sequence[Injected]) -> bytes:
+    """When each fault began and ended, in the history's seconds."""
+    return "".join(f"{one.began:.2f} {one.ended:.2f} {' and '.join(one.names)}\n" for one in injected).encode()
 
 
 def _end(path: Path) -> bytes:
