@@ -65,6 +65,10 @@ class Scope:
         """In [0, 1]: how probably a text is foreign, were foreign ones as frequent as others."""
         return float(1 / (1 + np.exp(np.clip(self.slope * total + self.offset, -30, 30))))
 
+    def at(self, total: float) -> "Scope":
+        """With the threshold where a text has this total."""
+        return Scope(self.slope, self.offset, self.score(total))
+
 
 def scope(known: Floats, foreign: Floats) -> Scope:
     """From totals of texts in scope and out of it; neither may be what the model was trained on (Platt 1999).
@@ -79,4 +83,4 @@ def scope(known: Floats, foreign: Floats) -> Scope:
     model = LogisticRegression(class_weight="balanced").fit(((totals - middle) / spread)[:, None], truth)
     slope = max(float(model.coef_[0, 0]), 0.1) / spread  # more of what is known is never more foreign
     found = Scope(slope, float(model.intercept_[0]) - slope * middle, 1.0)
-    return Scope(found.slope, found.offset, found.score(float(np.quantile(known, FALSE_ALARMS))))
+    return found.at(float(np.quantile(known, FALSE_ALARMS)))

@@ -4,13 +4,22 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.understanding import grams
-from deployments.understanding.calibration import Scope, floored_log, log_softmax, log_total, scope, weighed
+from deployments.understanding.calibration import (
+    FALSE_ALARMS,
+    Scope,
+    floored_log,
+    log_softmax,
+    log_total,
+    scope,
+    weighed,
+)
 from deployments.understanding.examples import check_examples, different, explained
 from deployments.understanding.grams import Floats, Sparse
 from deployments.understanding.head import Head, Linear, Mixture
@@ -23,6 +32,7 @@ Progress = Callable[[float, str], None]
 
 REGULARISATION = 20.0  # scikit-learn's C
 FOLDS = 5
+FEWEST_VALIDATION = 50  # texts in scope; fewer say little of their last twenty-fifth
 MANY = 2000  # examples, from which on a second view pays
 LEAST = 0.01  # of the scores themselves: what lies below the logs' floor keeps its order
 TOGETHER = 256  # texts embedded between two signs of life
@@ -34,6 +44,7 @@ def train(
     *,
     embedder: str,
     descriptions: Mapping[str, str] | None = None,
+    validation: Sequence[Example] = (),
     effort: Effort = "best",
     progress: Progress = lambda share, stage: None,
     seed: int = 0,
@@ -77,8 +88,7 @@ def train(
         first, second = weighed([alone, unseen], intents[real])[0]
         mixture = Mixture(first, 0.0, second)
     limits = _scope(found, alone, intents, len(own), len(labels), generator)
-    progress(1.0, "done")
-    return Head(
+    head = Head(
         labels,
         embedder,
         kernel,
@@ -90,6 +100,13 @@ def train(
         mixture,
         limits,
     )
+    inside = [example for example in validation if example.intent in numbers]
+    if len(inside) >= FEWEST_VALIDATION:
+        vectors = encode([example.text for example in inside])
+        totals = [log_total(head.scores(one.text, vector)[0]) for one, vector in zip(inside, vectors, strict=True)]
+        head = replace(head, scope=limits.at(float(np.quantile(totals, FALSE_ALARMS))))
+    progress(1.0, "done")
+    return head
 
 
 def _embedded(texts: Sequence[str], encode: Encode, progress: Callable[[float], None]) -> Floats:

@@ -158,6 +158,18 @@ def test_a_description_teaches_words_that_no_example_has() -> None:
     )
 
 
+def test_enough_validation_texts_set_the_threshold_and_foreign_ones_among_them_do_not() -> None:
+    inside = [Example(f"{one.text} {extra}", one.intent) for one in examples() for extra in ("please", "now", "then")]
+    foreign = [Example(f"zebra {number} quagga okapi", "animals") for number in range(60)]
+    plain, few, enough = (
+        train(examples(), encode, embedder="toy@1", validation=given) for given in ([], inside[:49], inside + foreign)
+    )
+    assert few.to_bytes() == plain.to_bytes()
+    refused = [enough.predict(one.text, encode([one.text])[0]).out_of_scope for one in inside]
+    assert 0 < sum(refused) <= 4
+    assert enough.scope.threshold != plain.scope.threshold
+
+
 def test_progress_rises_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.understanding.training.MANY", 0)
     told: list[tuple[float, str]] = []
