@@ -3,8 +3,9 @@
 import asyncio
 import contextvars
 import logging
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +18,8 @@ from domain.errors import BrainError, Unavailable
 log = logging.getLogger("brain.intents")
 
 POLL = 0.5  # seconds between looks at which versions are active
-PATIENCE = 1.0  # seconds that a message waits for its tenant's head to be read the first time
+PATIENCE = 1.0  # seconds that a message waits for its tenant's head to be read, the first time and after a silence
+SILENCE = 60.0  # seconds after which a tenant's versions are not looked at until its next message
 MOST_BYTES = 256 * 1024 * 1024
 EMPTY = 2000  # bytes that a tenant costs, an estimate; those without a head are remembered too
 
@@ -62,34 +64,44 @@ class Held:
     active: Activation | None = None
     problem: str | None = None
     size: int = EMPTY
+    asked: float = 0.0
 
 
 class TenantHeads:
-    """Reads a tenant's head at its first message, and again when another one becomes active: until that has been read,
-    the one before answers. What cannot be read leaves the last one known, or the shared set.
+    """Reads a tenant's head at its first message, after a silence, and when another one becomes active: until that has
+    been read, the one before answers. What cannot be read leaves the last one known, or the shared set.
 
     `embedder`: name and revision of the one that runs. Bounded: the tenants that asked longest ago are forgotten.
     """
 
-    def __init__(self, store: Store, embedder: str, most_bytes: int = MOST_BYTES, poll: float = POLL) -> None:
+    def __init__(
+        self,
+        store: Store,
+        embedder: str,
+        most_bytes: int = MOST_BYTES,
+        poll: float = POLL,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._embedder, self._most_bytes, self._poll = store, embedder, most_bytes, poll
         self._held: OrderedDict[str, Held] = OrderedDict()
         self._reading: dict[str, asyncio.Task[None]] = {}
-        self._bytes = 0
+        self._bytes, self._monotonic = 0, monotonic
         self._watch: asyncio.Task[None] | None = None
 
     async def of(self, tenant: str) -> Held:
-        """Costs no I/O but at a tenant's first message."""
-        held = self._held.get(tenant)
-        if held is None:
-            if self._watch is None:
-                self._watch = asyncio.create_task(self._look(), context=contextvars.Context())
-            with suppress(TimeoutError, Unavailable):
-                async with asyncio.timeout(PATIENCE):
-                    await asyncio.shield(self._read(tenant))
-            held = self._held.get(tenant) or Held()
-        else:
+        """Costs no I/O but at a tenant's first message, and its first one after a silence."""
+        held, now = self._held.get(tenant), self._monotonic()
+        if held is not None and now - held.asked < SILENCE:
             self._held.move_to_end(tenant)
+            held.asked = now
+            return held
+        if self._watch is None:
+            self._watch = asyncio.create_task(self._look(), context=contextvars.Context())
+        with suppress(TimeoutError, Unavailable):
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.shield(self._read(tenant))
+        held = self._held.get(tenant) or held or Held()
+        held.asked = now
         return held
 
     @property
@@ -105,7 +117,8 @@ class TenantHeads:
 
     async def refresh(self) -> None:
         """Look once at which versions are active, and read those that are new. Raises `Unavailable`."""
-        tenants = list(self._held)
+        heard = self._monotonic() - SILENCE
+        tenants = [tenant for tenant, held in self._held.items() if held.asked > heard]
         found = await self._store.active_versions(tenants) if tenants else {}
         changed = [name for name in tenants if name in self._held and found.get(name) != self._held[name].active]
         await asyncio.gather(*(self._read(tenant) for tenant in changed))
@@ -137,7 +150,7 @@ class TenantHeads:
     async def _take(self, tenant: str) -> None:
         kept, active = await self._store.usable(tenant, self._embedder)
         before = self._held.get(tenant)
-        held = Held()
+        held = Held(asked=before.asked if before else self._monotonic())
         if active is not None and active.activated_at is not None:
             held.active = (active.version, active.activated_at)
             held.problem = _problem(active, kept, self._embedder)

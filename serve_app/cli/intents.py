@@ -27,7 +27,7 @@ Call = Callable[..., Awaitable[dict[str, Any]]]
 @app.command()
 def train(
     file: Annotated[
-        Path, typer.Argument(help="YAML: `name: [example, …]`, or `name: {description, examples, slots, …}`.")
+        Path, typer.Argument(help="YAML: under each name its examples, or `description`, `examples`, `slots` …")
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Only the first head, which takes seconds.")] = False,
     tenant: Tenant = None,

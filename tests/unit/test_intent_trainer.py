@@ -13,7 +13,7 @@ import pytest
 from deployments.held_out import MANY, better, held_out
 from deployments.intent_classifier import IntentClassifier
 from deployments.intent_trainer import LEASE, IntentTrainer
-from deployments.tenant_heads import EMPTY, TenantHeads
+from deployments.tenant_heads import EMPTY, SILENCE, TenantHeads
 from domain.errors import Unavailable
 from domain.ids import new_id
 from domain.intents import Training, TrainingRequest
@@ -273,6 +273,33 @@ async def test_what_is_held_is_bounded_and_the_longest_unused_goes_first(world: 
     assert await small.of(own) is not held, "read again"
     await heads.close()
     await small.close()
+
+
+async def test_only_tenants_that_were_heard_of_lately_are_looked_at(world: Understanders, own: str) -> None:
+    first = await ended(world, own, await submit(world, own, replace(REQUEST, effort="first")))
+    now, looked = 100.0, list[list[str]]()
+
+    class Watched:
+        async def usable(self, tenant, embedder):  # type: ignore[no-untyped-def]
+            return await world.heads.usable(tenant, embedder)
+
+        async def active_versions(self, tenants):  # type: ignore[no-untyped-def]
+            looked.append(tenants)
+            return await world.heads.active_versions(tenants)
+
+    heads = TenantHeads(Watched(), "words@1", poll=60, monotonic=lambda: now)
+    await heads.of(own)
+    await heads.refresh()
+    now += SILENCE + 1
+    await heads.of("ten_other")
+    await heads.refresh()
+    assert looked == [[own], ["ten_other"]]
+    assert await world.heads.activate(own, 0)
+    assert (await heads.of(own)).meaning is None, "read again at the first message after a silence"
+    assert await world.heads.activate(own, first.version or 0)
+    await heads.refresh()
+    assert (await heads.of(own)).meaning is not None and looked[-1] == ["ten_other", own]
+    await heads.close()
 
 
 async def test_a_long_answer_is_by_one_version_whatever_becomes_active_meanwhile(
