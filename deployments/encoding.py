@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from deployments.heads import Matrix
 from deployments.intent_classifier import Embeds
+from deployments.intent_head import Matrix
 from domain.embedding import Embedding
 from domain.errors import Retryable
 

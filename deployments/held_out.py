@@ -4,7 +4,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from deployments.heads import Encode, Evaluation, Progress, evaluate, train
+from deployments.understanding import Encode, Evaluation, Progress, evaluate, train
 from domain.errors import InvalidExamples
 from domain.intents import Effort, TrainingRequest
 from domain.understanding import Example

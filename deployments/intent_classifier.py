@@ -15,12 +15,12 @@ from deployments import complexity
 from deployments.complexity import Scorer
 from deployments.complexity_ranks import packaged_ranks
 from deployments.head_cache import trained_once
-from deployments.heads import Matrix, evaluate
-from deployments.intent_head import GENERAL, fingerprint, read_examples
+from deployments.intent_head import GENERAL, Matrix, fingerprint, read_examples
 from deployments.linear_model import THRESHOLD, LinearModel
 from deployments.meaning import Meaning
 from deployments.tenant_heads import Held, Store, TenantHeads
 from deployments.tenant_scorers import TenantScorers
+from deployments.understanding import evaluate
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Overloaded
 from domain.ports import HeadInUse, Understanding
@@ -104,7 +104,7 @@ class IntentClassifier:
         return await asyncio.to_thread(_understood, meaning, texts, embeddings)
 
     async def evaluate(self, examples: Sequence[Example], tenant: str = "") -> dict[str, Any]:
-        """How well the tenant's head knows `examples`, as `deployments.heads.evaluate` says it, and its `version`."""
+        """How well the tenant's head knows `examples`, as `understanding.evaluate` says it, and its `version`."""
         async with self._meaning(tenant) as (meaning, _):
             vectors: dict[str, Embedding] = {}
             texts = list(dict.fromkeys(one.text for one in examples))

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from deployments.encoding import Encoding, Stopped
-from deployments.heads import Progress, from_bytes, train
 from deployments.held_out import better, held_out
 from deployments.intent_classifier import Embeds
+from deployments.understanding import Head, Progress, train
 from domain.errors import BrainError, Fenced, Retryable
 from domain.intents import Claim, Effort, NewHead, TrainingRequest
 from domain.understanding import IntentModel
@@ -193,7 +193,7 @@ class _Training:
     async def _made(self, effort: Effort, encode: Encoding) -> IntentModel | None:
         """What an earlier trainer made of this job."""
         found = await self._heads.of_training(self._claim, effort)
-        return None if found is None or found.embedder != encode.embedder else from_bytes(found.artefact)
+        return None if found is None or found.embedder != encode.embedder else Head.from_bytes(found.artefact)
 
     async def _train(self, effort: Effort, encode: Encoding, start: float, end: float) -> IntentModel:
         request, told = self._request, self._told(f"the {effort} head", start, end)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from deployments.heads import from_bytes
 from deployments.meaning import Meaning
+from deployments.understanding import Head
 from domain.errors import BrainError, Unavailable
 
 log = logging.getLogger("brain.intents")
@@ -186,4 +186,4 @@ def _problem(active: Active, kept: Kept | None, embedder: str) -> str | None:
 
 
 def _built(kept: Kept) -> Meaning:
-    return Meaning(kept.version, from_bytes(kept.artefact), kept.definitions)
+    return Meaning(kept.version, Head.from_bytes(kept.artefact), kept.definitions)

@@ -6,6 +6,6 @@
 from deployments.understanding.evaluation import Evaluation, evaluate
 from deployments.understanding.examples import check_examples
 from deployments.understanding.head import Head
-from deployments.understanding.training import Effort, Encode, train
+from deployments.understanding.training import Effort, Encode, Progress, train
 
-__all__ = ["Effort", "Encode", "Evaluation", "Head", "check_examples", "evaluate", "train"]
+__all__ = ["Effort", "Encode", "Evaluation", "Head", "Progress", "check_examples", "evaluate", "train"]

@@ -18,20 +18,23 @@ def check_examples(examples: Sequence[Example]) -> None:
     """Raises `InvalidExamples`, which names the first bad example or intent."""
     names: dict[str, str] = {}
     for number, example in enumerate(examples, 1):
+        place = f"examples.{number - 1}"
         if not example.intent.strip():
-            raise InvalidExamples(f"example {number} ({_shown(example.text)}) names no intent")
+            raise InvalidExamples(f"example {number} ({_shown(example.text)}) names no intent", f"{place}.intent")
         if not example.text.strip():
-            raise InvalidExamples(f"example {number}, of intent {_shown(example.intent)}, has no text")
+            raise InvalidExamples(f"example {number}, of intent {_shown(example.intent)}, has no text", f"{place}.text")
         if len(example.text) > LONGEST:
             raise InvalidExamples(
                 f"example {number}, of intent {_shown(example.intent)}, has {len(example.text)} characters; "
-                f"{LONGEST} are allowed: {_shown(example.text)}"
+                f"{LONGEST} are allowed: {_shown(example.text)}",
+                f"{place}.text",
             )
         other = names.setdefault(normalised(example.text), example.intent)
         if other != example.intent:
             raise InvalidExamples(
                 f"example {number} ({_shown(example.text)}) is given for two intents: "
-                f"{_shown(other)} and {_shown(example.intent)}"
+                f"{_shown(other)} and {_shown(example.intent)}",
+                place,
             )
     # the same text twice teaches once
     counts = Counter(names.values())

@@ -6,7 +6,7 @@ import time
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from deployments.heads import check_examples
+from deployments.understanding import check_examples
 from domain.errors import InvalidExamples, NotFound
 from domain.ids import new_id
 from domain.intents import MOST_EXAMPLES, DefinedIntent, Training, TrainingRequest
