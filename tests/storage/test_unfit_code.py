@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from serve_app.app import BuildArguments, build
+from serve_app.indexer_replica import IndexerReplica
 from serve_app.ingress_replica import IngressReplica
 from serve_app.replicas import HostReplica
 from storage.compatibility import IncompatibleSchema
@@ -21,7 +22,7 @@ def contracted(postgres_folder, redis_url, monkeypatch):
         )
     monkeypatch.setenv("BRAIN_DATABASE_URL", url)
     monkeypatch.setenv("BRAIN_REDIS_URL", redis_url)
-    for module in ("replicas", "ingress_replica"):
+    for module in ("replicas", "ingress_replica", "indexer_replica"):
         monkeypatch.setattr(f"serve_app.{module}.prepare", lambda level: None)  # logs as of a process of its own
     return url
 
@@ -32,7 +33,10 @@ def test_a_deployment_is_refused_before_anything_is_replaced(contracted):
 
 
 @pytest.mark.filterwarnings("ignore:coroutine '.*__del__' was never awaited")
-@pytest.mark.parametrize(("replica", "handles"), [(HostReplica, 2), (IngressReplica, 4)])
+@pytest.mark.parametrize(
+    ("replica", "handles"),
+    [(HostReplica, [None, None, {}]), (IngressReplica, [None] * 4 + [{}, None]), (IndexerReplica, [None])],
+)
 async def test_a_replica_does_not_start(contracted, replica, handles):
     with pytest.raises(IncompatibleSchema, match="needs code of 9001 or later"):
-        await replica.__init__(object.__new__(replica), *[None] * handles, {})
+        await replica.__init__(object.__new__(replica), *handles)
