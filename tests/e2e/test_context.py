@@ -10,7 +10,7 @@ pytestmark = pytest.mark.cluster
 def test_a_long_conversation_is_summarised_and_its_prompts_keep_their_beginning(brain):
     conversation = brain.conversation(system_prompt="Be kind.")
     path = f"/api/v1/conversations/{conversation}/summary"
-    filler = "there are lamps of all kinds in the shop " * 60
+    filler = "there are lamps of all kinds in the shop " * 20
     shares = []
     for n in range(16):
         text = f"And lamp {n}? {filler}" if n else "My name is Ada Quist and I am allergic to zinc."
@@ -20,7 +20,7 @@ def test_a_long_conversation_is_summarised_and_its_prompts_keep_their_beginning(
         shares.append(context["shared_prefix_tokens"] / sum(tokens for (_, yes), tokens in told.items() if yes))
         if n == 0:
             short = brain.http.get(path).json()
-            assert short["summary"] == "- User: My name is Ada Quist and I am allergic to zinc."
+            assert short["summary"].startswith("- User: My name is Ada Quist and I am allergic to zinc.")
     assert context["counted_by"] == "estimate" and told["summary", True] > 0 and told["facts", True] > 0
     assert sum(share < 0.5 for share in shares[4:]) == 1, "one block went"
     stored = wait_until(lambda: (found := brain.http.get(path).json())["up_to_seq"] < 32 and found, what="the summary")
