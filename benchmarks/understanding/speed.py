@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from rich.console import Console
 
@@ -28,19 +28,18 @@ def speed(setting: Setting, vectors: Vectors, console: Console) -> None:
             f"({processor:.1f} s of processors), artefact {len(head.to_bytes()) / 1024:.0f} KiB",
             soft_wrap=True,
         )
-    texts = [example.text for example in setting.test[:MESSAGES]]
-    bare = _median(texts, lambda text: model.encode([text]))
-    both = _median(texts, lambda text: head.predict(text, model.encode([text])[0]))
+    bare, both = [], []
+    for example in setting.test[:MESSAGES]:  # in turn, so that a busy machine slows both
+        bare.append(_milliseconds(lambda text: model.encode([text]), example.text))
+        both.append(_milliseconds(lambda text: head.predict(text, model.encode([text])[0]), example.text))
+    middle, answered = statistics.median(bare), statistics.median(both)
     console.print(
-        f"one message, p50 of {len(texts)}: bare encode {bare:.2f} ms, with the head {both:.2f} ms: {both / bare:.2f} ×"
+        f"one message, p50 of {len(bare)}: bare encode {middle:.2f} ms, with the head {answered:.2f} ms: "
+        f"{answered / middle:.2f} ×"
     )
 
 
-def _median(texts: Sequence[str], call: Callable[[str], object]) -> float:
-    """Milliseconds."""
-    found = []
-    for text in texts:
-        began = time.perf_counter()
-        call(text)
-        found.append(1000 * (time.perf_counter() - began))
-    return statistics.median(found)
+def _milliseconds(call: Callable[[str], object], text: str) -> float:
+    began = time.perf_counter()
+    call(text)
+    return 1000 * (time.perf_counter() - began)
