@@ -94,7 +94,7 @@ class TurnRun:
         await self._count(ground.history)
         if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
-        if not isinstance(self.parts.memory, NoMemory):
+        if self.window.conversation.user_id is not None and not isinstance(self.parts.memory, NoMemory):
             self._recalling = asyncio.create_task(self._recall())
         try:
             yield ground

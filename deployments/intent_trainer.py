@@ -203,6 +203,7 @@ class _Training:
                 encode,
                 embedder=encode.embedder,
                 descriptions=request.descriptions,
+                validation=request.validation,
                 effort=effort,
                 progress=told,
             )

@@ -97,7 +97,7 @@ def build(args: BuildArguments) -> Application:
         request_router_config=SESSIONS,
         user_config=args.catalog,
         **options,
-    ).bind(llm, classifier, local)
+    ).bind(llm, classifier, local, embedder)
     indexer = serve.deployment(
         IndexerReplica,
         name="Indexer",

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from domain.context import Exchange
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
 from domain.errors import OtherEmbedder, Unavailable
 from domain.indexing import SpaceEmbedder, Spaces, identity
 from domain.message import Message
 from domain.vectors import Found, Space, VectorStore, Where
-from storage.recall import Exchange, Filters, PostgresRecall
+from storage.recall import Filters, PostgresRecall
 
 log = logging.getLogger("brain.memory")
 T = TypeVar("T")

@@ -31,9 +31,11 @@ from domain.understanding import Example
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.embedders import HeldTo, chosen
 from serve_app.generating import Generating, RunsGenerations
+from serve_app.memory import Memory
 from serve_app.process import prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
+from serve_app.vectors import vectors
 from storage import complexity_scorers
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
@@ -44,7 +46,9 @@ from storage.intent_trainings import PostgresTrainings
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
 from storage.postgres import open_pool
+from storage.recall import PostgresRecall
 from storage.redis import open_redis
+from storage.spaces import PostgresSpaces
 from storage.unwritten import UnwrittenConversations
 
 
@@ -52,7 +56,11 @@ class HostReplica:
     """A `ConversationHost` behind a handle."""
 
     async def __init__(  # type: ignore[misc]
-        self, llm: DeploymentHandle, classifier: DeploymentHandle, local: dict[str, DeploymentHandle]
+        self,
+        llm: DeploymentHandle,
+        classifier: DeploymentHandle,
+        local: dict[str, DeploymentHandle],
+        embedder: DeploymentHandle,
     ) -> None:
         settings = Settings()
         prepare(settings.log_level)
@@ -69,6 +77,9 @@ class HostReplica:
         self._breakers = RedisBreakers(self._redis)
         self._breakers.start()
         self._tokenizers = ModelTokenizers()
+        self._memory = Memory(
+            PostgresRecall(self._pool), PostgresSpaces(self._pool), HandleEmbedder(embedder), vectors(settings)
+        )
         context = serve.get_replica_context()
         peers = HandleHosts(serve.get_deployment_handle(context.deployment, context.app_name))
         self._host = ConversationHost(
@@ -87,6 +98,7 @@ class HostReplica:
             ),
             models=models,
             health=self._breakers,
+            memory=self._memory if settings.recall else None,
             counters=self._tokenizers,
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
@@ -138,7 +150,8 @@ class HostReplica:
         await self._watch.close()
         await self._breakers.close()
         await self._metrics.close()
-        await asyncio.gather(self._journal.close(), self._pool.close(), return_exceptions=True)
+        await asyncio.gather(self._journal.close(), self._memory.close(), return_exceptions=True)
+        await self._pool.close()
 
 
 class HostedLLMReplica(RunsGenerations):

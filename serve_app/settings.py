@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     host_lease_s: float = Field(3, gt=0, description="seconds of silence until a host's turns are taken over")
     host_idle_s: float = Field(300, gt=0, description="seconds until an idle conversation is put away")
     host_hot_mb: int = Field(512, gt=0, description="memory for hot conversations of one host replica, in MiB")
+    recall: bool = Field(
+        True, description="whether prompts tell a user's similar exchanges of other conversations, where they name him"
+    )
     context_messages: int = Field(100, ge=4, description="messages of a conversation in a prompt, at the most")
 
     bench_no_postgres_writes: bool = Field(

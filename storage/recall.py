@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from domain.context import Exchange
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import NotFound
 from domain.message import Message, Role
@@ -26,17 +27,6 @@ class Filters:
     role: Role | None = None
     since: datetime | None = None
     until: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A question of a user, and the reply that stands to it. `score`: how near the question is, in [-1, 1]."""
-
-    conversation: str
-    question_id: str
-    question: str
-    answer: str
-    score: float = 0.0
 
 
 _ALLOWED = """
@@ -146,4 +136,4 @@ class PostgresRecall:
         """Questions of this user in other conversations that were answered, by the question's id."""
         async with reading(self._pool, key.tenant) as lent:
             found: list[Any] = await lent.fetch(_EXCHANGES, key.tenant, list(ids), user, key.conversation)
-        return {row["id"]: Exchange(row["conversation_id"], row["id"], row["question"], row["answer"]) for row in found}
+        return {row["id"]: Exchange(row["question"], row["answer"], row["conversation_id"], 0.0) for row in found}

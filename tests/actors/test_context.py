@@ -18,7 +18,7 @@ FILLER = "the shop has many lamps of all kinds " * 60  # about 560 tokens
 
 @pytest.fixture
 def key(database_url, tenant):
-    return make_conversation(database_url, tenant)
+    return make_conversation(database_url, tenant, "usr_ada")
 
 
 async def ask(host, key, text, **fields):
@@ -224,6 +224,13 @@ async def test_the_memory_is_given_the_messages_vector(world, key):
     host.parts.memory = memory = Recalls()
     await ask(host, key, "which lamp?", model="auto")
     assert memory.asked == [(key, "which lamp?", [1.0], 3)]
+
+
+async def test_a_conversation_without_a_user_has_no_memory(world, database_url, tenant):
+    host, key = await world.host(), make_conversation(database_url, tenant)
+    host.parts.memory = memory = Recalls()
+    await ask(host, key, "which lamp?", model="auto")
+    assert memory.asked == []
 
 
 class Letters:

@@ -21,11 +21,12 @@ def store(pool):
     return PostgresConversations(pool)
 
 
-def make_conversation(url: str, tenant: str) -> ConversationKey:
+def make_conversation(url: str, tenant: str, user: str | None = None) -> ConversationKey:
     key = ConversationKey(tenant, new_id("conv"))
     with psycopg.connect(url) as connection:
         connection.execute(
-            "INSERT INTO brain.conversations (tenant_id, id) VALUES (%s, %s)", (tenant, key.conversation)
+            "INSERT INTO brain.conversations (tenant_id, id, user_id) VALUES (%s, %s, %s)",
+            (tenant, key.conversation, user),
         )
     return key
 
