@@ -26,6 +26,7 @@ _LOST = (
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver lost its way, as it may where the server goes away in mid-answer
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
 )
@@ -98,6 +99,10 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
         raise Unavailable("the database cannot be reached") from error
     try:
         yield lease
+    except Exception as error:
+        if isinstance(error.__cause__ or error, asyncpg.InternalClientError):
+            lease.terminate()  # what it would read next may be another call's
+        raise
     finally:
         try:
             await pool.release(lease, timeout=5)

@@ -9,15 +9,15 @@ from typing import Any
 import psycopg
 
 INDEXES = {
-    "turns_by_intent": (
-        "intents",
-        "ON brain.turns (tenant_id, (intent->>'name'), id, ((intent->>'confidence')::double precision))"
-        " WHERE intent IS NOT NULL",
-    ),
     "outbox_of_indexer": ("vector_spaces", "ON brain.outbox (tenant_id, id) WHERE NOT (confirmed @> '{indexer}')"),
     "messages_words": (
         "vector_spaces",
         "ON brain.messages USING gin (brain.words(tenant_id, content)) WITH (gin_pending_list_limit = 1024)",
+    ),
+    "turns_by_intent": (
+        "intents",
+        "ON brain.turns (tenant_id, (intent->>'name'), id, ((intent->>'confidence')::double precision))"
+        " WHERE intent IS NOT NULL",
     ),
 }
 """By name: a table of the migration that needs it, and what it covers."""

@@ -207,7 +207,9 @@ async def test_similar_exchanges_are_told_with_the_message_and_leave_the_beginni
 
 
 @pytest.mark.parametrize(
-    "memory", [Recalls(error=Unavailable()), Recalls(error=ValueError()), Recalls(hangs=True)], ids=repr
+    "memory",
+    [Recalls(error=Unavailable()), Recalls(error=ValueError()), Recalls(hangs=True)],
+    ids=["away", "defect", "hangs"],
 )
 async def test_a_memory_that_fails_or_hangs_costs_the_turn_nothing(world, key, memory):
     host = await world.host(recall_timeout=0.05)
