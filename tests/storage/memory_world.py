@@ -75,6 +75,7 @@ class Steps:
     def __init__(self) -> None:
         self.made = 0
         self.crash_at: int | None = None
+        self.crash_on: str | None = None  # the first point of this name
         self.names: list[str] = []
 
     async def take(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -86,7 +87,7 @@ class Steps:
     def _point(self, name: str) -> None:
         self.names.append(name)
         self.made += 1
-        if self.crash_at is not None and self.made >= self.crash_at:
+        if name == self.crash_on or (self.crash_at is not None and self.made >= self.crash_at):
             raise Crash(name)
 
 
