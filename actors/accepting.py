@@ -8,12 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 from actors.judging import VERDICT
-from actors.parts import NoMemory, Parts
+from actors.parts import Parts
 from actors.window import Window
 from domain.commands import Send, UnfinishedTurn
 from domain.context import MESSAGE_OVERHEAD
-from domain.context.elements import PRODUCTS, SIMILAR
 from domain.context.fence import NOTE
+from domain.context.material import EXCHANGE
 from domain.conversation import ConversationKey
 from domain.errors import BudgetExceeded, CommitUnknown, MessageGone, ModelNotFound, NotFound, Unavailable
 from domain.ledger import reservation
@@ -118,9 +118,8 @@ def _most_tokens(parts: Parts, window: Window, send: Send) -> int:
     texts = [window.conversation.system_prompt or "", send.content, *(message.content for message in window.messages)]
     told = [section.text for section in window.summary.sections] + [fact.value for fact in window.summary.facts]
     marks = 2 * sum(len(text.encode()) + len(NOTE) for text in told)
-    if not isinstance(parts.memory, NoMemory):
-        longest = max(model.context_tokens for provider in parts.catalog.providers for model in provider.models)
-        marks += int(4 * (SIMILAR.share + PRODUCTS.share) * longest)  # cut to four bytes a token
+    if parts.recalls(window.conversation.user_id):
+        marks += 2 * (parts.limits.recalled * (EXCHANGE + 10) + len(NOTE))
     return marks + sum(len(text.encode()) + MESSAGE_OVERHEAD for text in texts)
 
 

@@ -39,7 +39,7 @@ class NoMemory:
     """`Memory` of a service that remembers nothing by meaning."""
 
     async def similar(
-        self, key: ConversationKey, text: str, embedding: Embedding | None, limit: int
+        self, key: ConversationKey, user: str, text: str, embedding: Embedding | None, limit: int
     ) -> Sequence[Exchange]:
         return ()
 
@@ -89,3 +89,7 @@ class Parts:
     waiting: int = 0  # messages in all mailboxes
     shadows: set[asyncio.Task[None]] = field(default_factory=set)
     summaries: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def recalls(self, user: str | None) -> bool:
+        """Whether a turn of this user's looks up what was said before."""
+        return user is not None and not isinstance(self.memory, NoMemory)

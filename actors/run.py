@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.choice import Choice, Question, choose
-from actors.parts import NoMemory, Parts
+from actors.parts import Parts
 from actors.telling import Events
 from actors.trace import trace_of
 from actors.turn import LiveTurn, unjournalled
@@ -63,9 +63,10 @@ class TurnRun:
         live = self.live
         requested = (self._named() if live.prefix else None) or live.asked.requested_model
         async with self.understood() as ground:
-            if requested == AUTO:
+            if requested == AUTO or self._recalling is not None:  # what is waited for must not hold the opening back
                 await self.say(opening)
                 opening = []
+            if requested == AUTO:
                 await self._understood()
             await self.recalled()
             choice = self.choice = self.choose(ground, requested)
@@ -94,7 +95,7 @@ class TurnRun:
         await self._count(ground.history)
         if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
-        if self.window.conversation.user_id is not None and not isinstance(self.parts.memory, NoMemory):
+        if self.parts.recalls(self.window.conversation.user_id):
             self._recalling = asyncio.create_task(self._recall())
         try:
             yield ground
@@ -268,9 +269,10 @@ class TurnRun:
         text = self.live.asked.user_message.content
         try:
             async with asyncio.timeout(limits.recall_timeout):
-                if self._understanding is not None:
-                    await asyncio.wait([self._understanding])
-                found = await self.parts.memory.similar(self.key, text, self._embedding, limits.recalled)
+                if self._understanding is not None:  # it embeds the text; a slow one is not waited for
+                    await asyncio.wait([self._understanding], timeout=limits.recall_timeout / 3)
+                user = self.window.conversation.user_id or ""
+                found = await self.parts.memory.similar(self.key, user, text, self._embedding, limits.recalled)
             self.material = (Material.similar(found),) if found else ()
         except (BrainError, TimeoutError):
             return

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PRODUCTS = frozenset(("product_search", "product_info", "recommendation", "availability", "price"))
 AT_ONCE = 256  # texts in one call of the embedder
+LONG = 2000  # characters, from which on looking for entities takes longer than a thread
 
 
 class Embeds(Protocol):
@@ -91,7 +92,10 @@ class IntentClassifier:
         """
         async with self._meaning(tenant) as (meaning, _):
             embedding = await self._embedder.embed(text)
-        understood = meaning.of(text, embedding)
+        if len(text) < LONG:
+            understood = meaning.of(text, embedding)
+        else:
+            understood = await asyncio.to_thread(meaning.of, text, embedding)
         own = None
         if self._tenants is not None and tenant:
             own = await self._tenants.score(tenant, text, embedding, self._model)

@@ -138,6 +138,7 @@ class InvalidSlot(BrainError):
 class SpaceMismatch(BrainError):
     """The stored vectors are another embedder's; `wanted` and `found` name each with its dimensions."""
 
+    status = 409
     code = "space_mismatch"
 
     def __init__(self, wanted: str, found: str) -> None:

@@ -374,10 +374,10 @@ class Memory(Protocol):
     """What was said at other times."""
 
     async def similar(
-        self, key: ConversationKey, text: str, embedding: Embedding | None, limit: int
+        self, key: ConversationKey, user: str, text: str, embedding: Embedding | None, limit: int
     ) -> Sequence[Exchange]:
-        """Exchanges of the same tenant, and of the same user where the conversation has one, near `text`; the nearest
-        first. None of this conversation. `embedding`: the text's, where it is at hand.
+        """Exchanges of this tenant's `user` near `text`, of other conversations; the nearest first. `embedding`: the
+        text's, where it is at hand.
 
         Whatever is raised or takes too long costs the turn its memory, never more.
         """

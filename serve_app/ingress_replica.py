@@ -37,6 +37,7 @@ from storage.spaces import PostgresSpaces
 
 log = logging.getLogger("brain.ingress")
 SETTLE = 5.0  # seconds that entering the last completions into the ledger may take
+BESIDE = ("intent_trainer", "indexer")  # work in the background: no answer to a client needs them
 DRAINING = "brain:draining"  # a key in Redis: whoever stops the service sets it
 
 
@@ -136,7 +137,7 @@ class IngressReplica:
         while True:
             if not self._complete:
                 vitals = await self.parts.vitals.measure()
-                self._complete = all(vital["status"] == "ok" for vital in vitals.values())
+                self._complete = all(vital["status"] == "ok" for name, vital in vitals.items() if name not in BESIDE)
             try:
                 self._draining = bool(await self._redis.exists(DRAINING))
             except (RedisError, OSError, TimeoutError):

@@ -25,6 +25,7 @@ FUSION = 60
 SPARE = 20  # candidates more than asked for: some may be gone meanwhile
 SAID = 16  # messages that stand for a conversation
 NEAR = 50  # neighbours of each of these
+FRESH = 2.0  # seconds that a prompt's memory takes the active space to be the same; an old one is kept for minutes
 BELIEVED = 30.0  # seconds that the running embedder is taken to be the same
 
 
@@ -57,7 +58,8 @@ class Memory:
         self._monotonic = monotonic
         self._open: tuple[Space, VectorStore] | None = None
         self._running: tuple[float, str] = (float("-inf"), "")
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[None] | None = None
+        self._looked = float("-inf")
         self._closing: set[asyncio.Task[None]] = set()
 
     async def search(self, tenant: str, query: str, limit: int, filters: Filters) -> Answer:
@@ -109,16 +111,14 @@ class Memory:
         kept = await self._recall.conversations(tenant, order, user)
         return [Scored(kept[id], best[id]) for id in order if id in kept][:limit]
 
-    async def similar(self, key: ConversationKey, text: str, embedding: Embedding | None, limit: int) -> list[Exchange]:
-        """What the same user asked in other conversations, near to `text`, with the answers; the nearest first.
-
-        Never another user's: none for a conversation that names no user. `embedding`: the text's by the running
+    async def similar(
+        self, key: ConversationKey, user: str, text: str, embedding: Embedding | None, limit: int
+    ) -> list[Exchange]:
+        """What `user` asked in other conversations, near to `text`, with the answers; the nearest first. Never another
+        user's. `embedding`: the text's by the running
         embedder, where it is at hand. Raises `Unavailable` and `OtherEmbedder`; a prompt goes without then.
         """
-        user = await self._recall.user_of(key)
-        if user is None:
-            return []
-        space, store = await self._store()
+        space, store = await self._store(FRESH)
         if embedding is None:
             [embedding] = await self._embedder.embed_for(space.embedder, [text])
         elif (running := await self._identity()) != space.embedder:
@@ -144,21 +144,31 @@ class Memory:
             log.warning("a search goes without vectors: %s: %s", type(error).__name__, error)
             return None
 
-    async def _store(self) -> tuple[Space, VectorStore]:
-        """The active space and its open vectors. Raises `Unavailable` where there is none yet."""
-        known = await self._spaces.active()
+    async def _store(self, old: float = 0.0) -> tuple[Space, VectorStore]:
+        """The active space, as it was `old` seconds ago at the most, and its open vectors. Raises `Unavailable` where
+        there is none yet."""
+        if self._open is not None and self._monotonic() - self._looked < old:
+            return self._open
+        known, looked = await self._spaces.active(), self._monotonic()
         if known is None:
             raise Unavailable("no messages are indexed yet")
-        async with self._opening:
-            if self._open is None or self._open[0] != known.space:
-                # in a thread: the first one loads the backend's library
-                opened = await asyncio.to_thread(self._open_store, known.space)
-                before, self._open = self._open, (known.space, opened)
-                if before is not None:
-                    task = asyncio.create_task(before[1].close())
-                    self._closing.add(task)
-                    task.add_done_callback(self._closing.discard)
-            return self._open
+        if self._open is None or self._open[0] != known.space:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._opened(known.space))
+            await asyncio.shield(self._opening)  # whoever has no time for it leaves it to the next one
+        self._looked = looked
+        if self._open is None or self._open[0] != known.space:
+            raise Unavailable("the vectors are being opened")
+        return self._open
+
+    async def _opened(self, space: Space) -> None:
+        """In a thread: the first one loads the backend's library."""
+        opened = await asyncio.to_thread(self._open_store, space)
+        before, self._open = self._open, (space, opened)
+        if before is not None:
+            task = asyncio.create_task(before[1].close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def _vectors_of(
         self, tenant: str, space: Space, store: VectorStore, messages: Sequence[Message]

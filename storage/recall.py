@@ -124,14 +124,6 @@ class PostgresRecall:
         return {row["id"]: rows.conversation(row) for row in found}
 
     @again
-    async def user_of(self, key: ConversationKey) -> str | None:
-        async with reading(self._pool, key.tenant) as lent:
-            user: str | None = await lent.fetchval(
-                "SELECT user_id FROM brain.conversations WHERE tenant_id = $1 AND id = $2", key.tenant, key.conversation
-            )
-        return user
-
-    @again
     async def exchanges(self, key: ConversationKey, user: str, ids: Sequence[str]) -> dict[str, Exchange]:
         """Questions of this user in other conversations that were answered, by the question's id."""
         async with reading(self._pool, key.tenant) as lent:

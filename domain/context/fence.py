@@ -16,8 +16,10 @@ _UNSEEN = re.compile(  # controls, zero-width and direction marks, fillers, vari
     "\U000e0000-\U000e0fff\ud800-\udfff]"
 )
 _LOOKS_LIKE = str.maketrans({"＜": "<", "﹤": "<", "｜": "|", "［": "[", "／": "/"})
-_TAG = re.compile(r"<(?=\s*[a-zA-Z/|!?<])")
-_BRACKETED = re.compile(r"\[(?=\s*/?\s*[A-Z_]{3,}\s*\])")  # [INST], [/INST], [SYSTEM_PROMPT]
+_TAG = re.compile(r"<(?=\w|\s*[a-zA-Z/|!?<])")
+_BRACKETED = re.compile(
+    r"\[(?=\s*/?\s*(?:[A-Z_]{3,}|(?i:inst|system_prompt))\s*\])"
+)  # [INST], [/INST], [SYSTEM_PROMPT]
 
 
 def fenced(kind: str, text: str) -> str:

@@ -8,6 +8,7 @@ from domain.context.elements import BY_KIND, Account
 from domain.context.fence import NOTE, fenced
 from domain.context.tokens import TokenCounter
 
+EXCHANGE = 1200  # bytes of an exchange of another time
 Looked = Literal["similar", "products"]
 
 
@@ -30,7 +31,9 @@ class Material:
 
     @classmethod
     def similar(cls, exchanges: Sequence[Exchange]) -> "Material":
-        return cls("similar", tuple(f"Question: {one.question}\nAnswer: {one.answer}" for one in exchanges))
+        """Each cut to `EXCHANGE` bytes: what it was about is enough, and what a prompt may cost is known before."""
+        told = (f"Question: {_cut(one.question, EXCHANGE // 2)}\nAnswer: {one.answer}" for one in exchanges)
+        return cls("similar", tuple(map(_cut, told)))
 
 
 @dataclass(slots=True)
@@ -72,6 +75,11 @@ def fitted(material: Material, budget: int, counter: TokenCounter) -> Extra:
         return Extra(material.kind, "", 0, left_out)
     text = _marked(material.kind, kept)
     return Extra(material.kind, text, counter.count(text), left_out)
+
+
+def _cut(text: str, most: int = EXCHANGE) -> str:
+    data = text.encode()
+    return text if len(data) <= most else data[:most].decode(errors="ignore") + "…"
 
 
 def _marked(kind: Looked, texts: list[str]) -> str:

@@ -1,5 +1,6 @@
 """Search in messages, and what is like a message or a conversation."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -55,9 +56,17 @@ def filters(
     since: Annotated[AwareDatetime | None, Query(description="created at this time or later (RFC 3339)")] = None,
     until: Annotated[AwareDatetime | None, Query(description="created before this time")] = None,
 ) -> Filters:
+    since, until = _utc("since", since), _utc("until", until)
     if since is not None and until is not None and since >= until:
         raise Problem(422, "since: must lie before `until`", "since")
     return Filters(text("user_id", user_id), text("intent", intent), role, since, until)
+
+
+def _utc(name: str, at: datetime | None) -> datetime | None:
+    try:
+        return at and at.astimezone(UTC)
+    except OverflowError:
+        raise Problem(422, f"{name}: no such time", name) from None
 
 
 Which = Annotated[Filters, Depends(filters)]

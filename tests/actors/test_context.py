@@ -178,8 +178,8 @@ class Recalls:
     def __init__(self, found=(), error=None, hangs=False):
         self.found, self.error, self.hangs, self.asked = found, error, hangs, []
 
-    async def similar(self, key, text, embedding, limit):
-        self.asked.append((key, text, embedding, limit))
+    async def similar(self, key, user, text, embedding, limit):
+        self.asked.append((key, user, text, embedding, limit))
         if self.hangs:
             await asyncio.Event().wait()
         if self.error is not None:
@@ -225,7 +225,7 @@ async def test_the_memory_is_given_the_messages_vector(world, key):
     host = await world.host()
     host.parts.memory = memory = Recalls()
     await ask(host, key, "which lamp?", model="auto")
-    assert memory.asked == [(key, "which lamp?", [1.0], 3)]
+    assert memory.asked == [(key, "usr_ada", "which lamp?", [1.0], 3)]
 
 
 async def test_a_conversation_without_a_user_has_no_memory(world, database_url, tenant):

@@ -48,7 +48,7 @@ async def test_messages_are_found_by_their_meaning_until_they_are_deleted(postgr
         assert found.found[0].one.id == said[wanted], query
         assert found.degraded == ()
     elsewhere = await world.conversation(key.tenant, "ann")
-    [past] = await memory.similar(elsewhere, "where is my package?", None, 1)
+    [past] = await memory.similar(elsewhere, "ann", "where is my package?", None, 1)
     assert (past.question, past.answer) == (SAID[0], "Answer 0.")
     await world.reader.delete_message(key.tenant, said[0])
     await world.settle(indexer)

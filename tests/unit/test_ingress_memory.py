@@ -129,6 +129,7 @@ async def test_filters_hold_for_both_lists(made: Remembering) -> None:
         ({"q": "x", "role": "nobody"}, "role"),
         ({"q": "x", "since": "yesterday"}, "since"),
         ({"q": "x", "since": "2026-01-01T00:00:00"}, "since"),
+        ({"q": "x", "since": "0001-01-01T00:00:00+14:00"}, "since"),
         ({"q": "x", "since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}, "since"),
     ],
 )
@@ -255,12 +256,12 @@ async def test_past_exchanges_are_the_same_users_alone(made: Remembering) -> Non
     nobody = await made.memory.conversation(made.tenant)
     await made.memory.settle()
     vector = made.memory.embedder.vector("where is my package")
-    found = await made.search.similar(here, "where is my package", vector, 5)
+    found = await made.search.similar(here, "alice", "where is my package", vector, 5)
     assert [(one.question, one.answer) for one in found] == [("where is my parcel", "in the depot")]
     assert found[0].score == pytest.approx(1)
-    assert await made.search.similar(here, "where is my package", None, 5) == found
-    assert await made.search.similar(nobody, "where is my package", vector, 5) == []
-    assert await made.search.similar(ConversationKey(new_id("ten"), here.conversation), "x", vector, 5) == []
+    assert await made.search.similar(here, "alice", "where is my package", None, 5) == found
+    assert await made.search.similar(nobody, "carol", "where is my package", vector, 5) == []
+    assert await made.search.similar(ConversationKey(new_id("ten"), here.conversation), "alice", "x", vector, 5) == []
     made.memory.embedder.info = EmbedderInfo("larger", 16, 256, "7")
     fresh = Memory(
         PostgresRecall(made.brain.pool),
@@ -269,7 +270,7 @@ async def test_past_exchanges_are_the_same_users_alone(made: Remembering) -> Non
         made.memory.open_store,
     )
     with pytest.raises(OtherEmbedder):
-        await fresh.similar(here, "where is my package", vector, 5)
+        await fresh.similar(here, "alice", "where is my package", vector, 5)
 
 
 async def test_an_answer_that_was_made_anew_is_told_in_its_new_form(made: Remembering) -> None:
@@ -278,7 +279,7 @@ async def test_an_answer_that_was_made_anew_is_told_in_its_new_form(made: Rememb
     here = await made.memory.conversation(made.tenant, "alice")
     await made.memory.settle()
     vector = made.memory.embedder.vector("where is my parcel")
-    assert await made.search.similar(here, "where is my parcel", vector, 5) == []
+    assert await made.search.similar(here, "alice", "where is my parcel", vector, 5) == []
 
 
 async def test_words_are_looked_up_in_their_index(made: Remembering) -> None:
