@@ -9,6 +9,17 @@ from storage.postgres import Pool, reading
 from storage.retry import again
 from storage.versions import stand_anew
 
+_FORGET = """
+UPDATE brain.turns SET
+    trace = trace - 'understanding',
+    intent = intent || '{"parameters": {}}',
+    layout = (SELECT jsonb_agg(CASE WHEN entry->>'type' = 'turn.intent'
+            THEN jsonb_set(entry, '{intent,parameters}', '{}') ELSE entry END ORDER BY place)
+        FROM jsonb_array_elements(layout) WITH ORDINALITY AS said(entry, place))
+    WHERE tenant_id = $1 AND conversation_id = $2 AND user_seq = $3 AND intent IS NOT NULL
+"""
+"""What was taken out of a message's text goes with it."""
+
 
 class MessageEdits:
     _pool: Pool
@@ -60,6 +71,8 @@ class MessageEdits:
                 raise NotFound("there is no such message")
             if gone["role"] == "assistant":
                 await stand_anew(lent, tenant, conversation, gone["turn_order"])
+            else:
+                await lent.execute(_FORGET, tenant, conversation, gone["seq"])
             await lent.execute(
                 "UPDATE brain.conversations SET message_count = message_count - 1, epoch = epoch + 1,"
                 " activation = NULL, host = NULL, updated_at = clock_timestamp() WHERE tenant_id = $1 AND id = $2",

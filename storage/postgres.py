@@ -111,14 +111,15 @@ async def connection(pool: Pool) -> AsyncIterator[Connection]:
                 lease.terminate()
 
 
-async def call(pool: Pool, sql: str, *args: Any) -> Any:
-    """Run one writing statement, which is its own transaction, and give its row.
+async def call(pool: Pool, sql: str, *args: Any, within: float | None = None) -> Any:
+    """Run one writing statement, which is its own transaction, and give its row. `within`: seconds, where it may take
+    longer than others.
 
     Raises the domain's refusals; `Unavailable` where nothing was written; `CommitUnknown` where nobody can tell.
     """
     async with connection(pool) as lease:
         try:
-            return await lease.fetchrow(sql, *args)
+            return await lease.fetchrow(sql, *args, **({} if within is None else {"timeout": within}))
         except asyncpg.DataError:
             raise  # of the caller's making, also where the driver found it
         except asyncpg.PostgresConnectionError as error:

@@ -17,6 +17,8 @@ SELECT name, embedder, dimensions FROM brain.vector_spaces
     WHERE state = 'retired' AND retired_at < clock_timestamp() - $1::interval
 """
 
+FINISHING = 600.0  # seconds: what happened since the building began is handed out again, as one
+
 
 class PostgresSpaces:
     """`lease`: seconds that a filler may be silent until another one goes on in its place."""
@@ -63,7 +65,8 @@ class PostgresSpaces:
         )
 
     async def finish(self, name: str) -> bool:
-        return bool((await call(self._pool, "SELECT brain.finish_space($1, $2)", name, self._filler))[0])
+        statement = "SELECT brain.finish_space($1, $2)"
+        return bool((await call(self._pool, statement, name, self._filler, within=FINISHING))[0])
 
     async def retire(self, name: str) -> bool:
         """Give up a space that is being built; False where there is none of that name."""

@@ -20,6 +20,9 @@ SELECT m.id FROM brain.turns t JOIN brain.messages m
 UNION SELECT m.id FROM brain.messages m WHERE m.tenant_id = $1 AND m.turn_id = ANY ($2) AND m.role = 'assistant'
 """
 
+_COUNT = "SELECT brain.count_messages_after($1, $2)"
+COUNTING = 300.0  # seconds, of many millions of messages
+
 
 class PostgresStoredTexts:
     def __init__(self, pool: Pool) -> None:
@@ -65,4 +68,4 @@ class PostgresStoredTexts:
 
     async def count_after(self, tenant: str, message: str) -> int:
         async with asking(self._pool) as lent:
-            return int(await lent.fetchval("SELECT brain.count_messages_after($1, $2)", tenant, message))
+            return int(await lent.fetchval(_COUNT, tenant, message, timeout=COUNTING))

@@ -11,6 +11,7 @@ from domain.ids import new_id
 from serve_app.ingress import IngressSettings
 from storage import insight
 from storage.bootstrap import key_hash
+from storage.postgres import reading
 from tests.unit.ingress_world import Script, World, world
 
 
@@ -156,6 +157,27 @@ async def test_a_messages_metadata_is_replaced_and_a_deleted_message_leaves_its_
     assert again["user_message"]["seq"] == 3
     found = (await brain.http.get(f"/api/v1/conversations/{conversation}")).json()
     assert found["message_count"] == 3
+
+
+async def test_what_was_taken_out_of_a_message_goes_with_it(brain: World) -> None:
+    conversation = await brain.conversation()
+    sent = (await brain.send(conversation)).json()
+    turn = sent["turn"]["id"]
+    told = {"name": "track_order", "confidence": 0.9, "parameters": {"order": "A-17"}}
+    layout = [{"type": "turn.accepted"}, {"type": "turn.intent", "intent": told}, 5]
+    async with reading(brain.pool, brain.tenant) as lent:
+        await lent.execute(
+            "UPDATE brain.turns SET intent = $2, layout = $3, trace = $4 WHERE id = $1",
+            turn,
+            told,
+            layout,
+            {"understanding": {"entities": [{"text": "A-17"}]}, "chosen": "m"},
+        )
+    assert (await brain.http.delete(f"/api/v1/messages/{sent['user_message']['id']}")).status_code == 200
+    async with reading(brain.pool, brain.tenant) as lent:
+        kept = dict(await lent.fetchrow("SELECT intent, layout, trace FROM brain.turns WHERE id = $1", turn))
+    told["parameters"] = {}
+    assert kept == {"intent": told, "layout": layout, "trace": {"chosen": "m"}}
 
 
 async def test_no_message_is_deleted_beside_an_unfinished_turn(brain: World) -> None:
