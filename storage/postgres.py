@@ -119,7 +119,8 @@ async def call(pool: Pool, sql: str, *args: Any, within: float | None = None) ->
     """
     async with connection(pool) as lease:
         try:
-            return await lease.fetchrow(sql, *args, **({} if within is None else {"timeout": within}))
+            options: dict[str, Any] = {} if within is None else {"timeout": within}
+            return await lease.fetchrow(sql, *args, **options)
         except asyncpg.DataError:
             raise  # of the caller's making, also where the driver found it
         except asyncpg.PostgresConnectionError as error:
