@@ -106,9 +106,12 @@ def test_intents_are_trained_classified_evaluated_and_rolled_back(brain):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (examples(refund=REFUND), "at least two"),
-        ([*BOTH, {"text": REFUND[0], "intent": "parcel"}], "example 10 ('I want my money back') is of 'parcel'"),
-        ([*BOTH, {"text": "", "intent": "parcel"}], "example 10 (of 'parcel') has no text"),
+        (examples(refund=REFUND), "2 intents or more are needed"),
+        (
+            [*BOTH, {"text": REFUND[0], "intent": "parcel"}],
+            "example 11 ('I want my money back') is given for two intents: 'refund' and 'parcel'",
+        ),
+        ([*BOTH, {"text": "", "intent": "parcel"}], "example 11, of intent 'parcel', has no text"),
     ],
 )
 def test_bad_examples_are_named_and_the_head_goes_on(brain, given, words):
