@@ -42,7 +42,9 @@ def both(*acts: Act) -> Act:
 
 kill, freeze = processes.kill, processes.freeze
 HOST, INGRESS, LLM = (f"ServeReplica:brain:{name}" for name in ("ConversationHost", "Ingress", "HostedLLM"))
-CLASSIFIER, EMBEDDER = (f"ServeReplica:brain:{name}" for name in ("IntentClassifier", "Embedder"))
+CLASSIFIER, EMBEDDER, INDEXER, TRAINER = (
+    f"ServeReplica:brain:{name}" for name in ("IntentClassifier", "Embedder", "Indexer", "IntentTrainer")
+)
 POSTGRES, PGBOUNCER, REDIS = "bin/postgres", "pgbouncer", "redis-server"
 FAULTS = (
     Fault("kill -9 of a host", kill(HOST), 8),
@@ -50,6 +52,8 @@ FAULTS = (
     Fault("kill -9 of HostedLLM", kill(LLM), 6),
     Fault("kill -9 of the classifier", kill(CLASSIFIER), 3),
     Fault("kill -9 of the embedder", kill(EMBEDDER), 2),
+    Fault("kill -9 of the indexer", kill(INDEXER), 2),
+    Fault("kill -9 of the trainer", kill(TRAINER), 1),
     Fault("kill -9 of the proxy", kill("ray::HAProxyManager"), 2),
     Fault("kill -9 of Serve's controller", kill("ray::ServeController"), 2),
     Fault("all hosts die", both(kill(HOST), kill(HOST)), 3),
@@ -58,6 +62,7 @@ FAULTS = (
     Fault("HostedLLM stands still", freeze(LLM), 4, (0.5, 5.0)),
     Fault("the classifier stands still", freeze(CLASSIFIER), 2, (0.5, 4.0)),
     Fault("the embedder stands still", freeze(EMBEDDER), 2, (0.5, 4.0)),
+    Fault("the indexer stands still", freeze(INDEXER), 1, (0.5, 4.0)),
     Fault("the event loop of a host is blocked", machine.block(HOST), 4, (0.5, 4.0)),
     Fault("the event loop of an ingress is blocked", machine.block(INGRESS), 3, (0.5, 4.0)),
     Fault("the event loop of HostedLLM is blocked", machine.block(LLM), 3, (0.5, 4.0)),
