@@ -39,8 +39,9 @@ _EXCHANGES = """
 SELECT q.conversation_id, q.id, q.content AS question, a.content AS answer
     FROM brain.messages q
     JOIN brain.conversations c ON c.tenant_id = q.tenant_id AND c.id = q.conversation_id
-    JOIN brain.messages a ON a.tenant_id = q.tenant_id AND a.conversation_id = q.conversation_id
-        AND a.turn_order = q.seq AND a.role = 'assistant' AND a.status = 'completed' AND a.superseded_by IS NULL
+    CROSS JOIN LATERAL (SELECT content FROM brain.messages m WHERE m.tenant_id = q.tenant_id
+        AND m.conversation_id = q.conversation_id AND m.seq > q.seq AND m.turn_order = q.seq AND m.role = 'assistant'
+        AND m.status = 'completed' AND m.superseded_by IS NULL ORDER BY m.seq LIMIT 1) a
     WHERE q.tenant_id = $1 AND q.id = ANY ($2) AND q.role = 'user' AND c.user_id = $3 AND q.conversation_id <> $4
 """
 
