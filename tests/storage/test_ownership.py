@@ -162,6 +162,21 @@ async def test_an_activation_inherits_unfinished_turns_and_recent_messages(store
     assert [message.content for message in found.recent] == ["one", "two"]
 
 
+async def test_turns_keep_their_order_though_the_clock_was_put_back(store, key, database_url):
+    owner = (await store.activate(key, HOST_A)).ownership
+    sent = [make_send(key, f"question {n}") for n in range(4)]
+    for number, send in enumerate(sent):
+        await store.accept(key, owner, send)
+        if number == 1:
+            with psycopg.connect(database_url) as connection:  # as a clock says that is ahead for a moment
+                connection.execute(
+                    "UPDATE brain.turns SET created_at = created_at + interval '2 minutes' WHERE id = %s",
+                    (send.turn_id,),
+                )
+    found = await store.activate(key, HOST_B)
+    assert [one.turn.id for one in found.unfinished] == [send.turn_id for send in sent]
+
+
 async def test_another_tenants_rows_are_invisible_and_unwritable(store, pool, key, database_url):
     owner = (await store.activate(key, HOST_A)).ownership
     await store.accept(key, owner, make_send(key))
