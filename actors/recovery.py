@@ -163,11 +163,14 @@ async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
         goes_on = not progress.closed and continues(run, progress)
         if progress.closed or live.cancelled or (said and not goes_on):
             return Lost(lost_calls(run, progress))
+        asked = run.marks.get("generation")
         if goes_on:
             take_up(run, progress)
         try:  # the same attempt begins again, or goes on
             return await _begin(run, opening(live) if not progress.events else [])
         except Unavailable:
+            if goes_on and run.marks.get("generation") == asked:
+                live.continued -= 1  # no model was asked: this is no attempt yet
             await asyncio.sleep(POLL)
 
 
