@@ -27,6 +27,7 @@ from domain.ports import (
 )
 
 log = logging.getLogger("brain.host")
+TAKING_OVER = 15.0  # seconds that a sweep waits for a host which does not answer
 Resume = Callable[[ConversationKey], Awaitable[None]]
 
 
@@ -158,7 +159,9 @@ class ConversationHost:
         if now - self._renewed > self.parts.limits.lease or now - self._leased_since < self.parts.limits.lease:
             return
         keys = await self._leases.orphans(self.parts.limits.lease, 100)
-        found = await asyncio.gather(*(self._resume(key) for key in keys), return_exceptions=True)
+        found = await asyncio.gather(
+            *(asyncio.wait_for(self._resume(key), TAKING_OVER) for key in keys), return_exceptions=True
+        )
         for key, error in zip(keys, found, strict=True):
             if isinstance(error, BaseException):
                 log.warning("taking over failed", extra={"conversation_id": key.conversation, "error": repr(error)})

@@ -5,6 +5,7 @@ error; nobody hangs.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -12,10 +13,12 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from actors.parts import Parts
-from domain.errors import BrainError, Fenced, NotFound, Overloaded, Retryable
+from domain.errors import BrainError, Fenced, NotFound, Overloaded, Retryable, Unavailable
 
+log = logging.getLogger("brain.conversation")
 T = TypeVar("T")
 Work = Callable[[], Awaitable[Any]]
+LONGEST = 30.0  # seconds of one piece of work: the calls in it have time limits of their own, so this is a defect
 AGAIN = 0.5  # seconds until work that met an unreachable database is tried again
 
 
@@ -83,13 +86,20 @@ class Mailbox:
         while self._waiting and self.closed is None:
             work, future = self._waiting.popleft()
             self._parts.waiting -= 1
+            limit = asyncio.timeout(LONGEST)
             try:
-                await self._before()
-                result = await work()
+                async with limit:
+                    await self._before()
+                    result = await work()
             except BrainError as error:
                 _settle(future, error)
                 if isinstance(error, Fenced) or type(error) is NotFound:
                     self._lost(error)
+            except TimeoutError as error:
+                _settle(future, Unavailable("the conversation's host stands still") if limit.expired() else error)
+                if limit.expired():
+                    log.error("a conversation stood still for %.0f s: it is taken up anew", LONGEST)
+                    self._lost(Fenced("the conversation stood still"))
             except Exception as error:  # a defect: the caller learns of it, the conversation goes on
                 _settle(future, error)
             else:

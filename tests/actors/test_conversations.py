@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.mock_spec import reply_tokens
 from domain.clarifying import OPENING, Clarification
-from domain.errors import ConversationBusy, Fenced, NotFound, Overloaded, Retryable
+from domain.errors import ConversationBusy, Fenced, NotFound, Overloaded, Retryable, Unavailable
 from domain.events import ACCEPTED, COMPLETED, DELTA, MODEL, RESET, replay
 from storage.reader import PostgresReader
 from tests.storage.conftest import make_conversation, make_send
@@ -337,3 +337,23 @@ async def test_without_redis_turns_still_commit(world, key, monkeypatch):
     assert accepted.journalled is False
     ended = await eventually(lambda: world.store.ended(key.tenant, accepted.turn.id))
     assert ended.message.content == "".join(reply_tokens("hello", 8))
+
+
+async def test_a_conversation_that_stands_still_is_taken_up_anew(world, key, monkeypatch):
+    """Whatever hangs in one piece of its work: callers are told to come again, and the next one finds it working."""
+    monkeypatch.setattr("actors.mailbox.LONGEST", 0.1)
+    host = await world.host()
+    real, hung = host.parts.store.activate, []
+
+    async def activate(*arguments):
+        if not hung:
+            hung.append(True)
+            await asyncio.Event().wait()
+        return await real(*arguments)
+
+    monkeypatch.setattr(host.parts.store, "activate", activate)
+    with pytest.raises(Unavailable):
+        await host.send(make_send(key, "hello", wait=True))
+    monkeypatch.setattr("actors.mailbox.LONGEST", 30.0)
+    ended = await host.send(make_send(key, "hello again", wait=True))
+    assert ended.turn.status == "completed"
