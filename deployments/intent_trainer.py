@@ -18,7 +18,6 @@ from deployments.intent_classifier import Embeds
 from deployments.understanding import Head, Progress, train
 from domain.errors import BrainError, Fenced, Retryable
 from domain.intents import Claim, Effort, NewHead, TrainingRequest
-from domain.understanding import IntentModel
 
 log = logging.getLogger("brain.intents")
 
@@ -190,12 +189,12 @@ class _Training:
             kept["kept"] = "best"
         await self._jobs.complete(self._claim, {**_counted(request), "held_out": kept})
 
-    async def _made(self, effort: Effort, encode: Encoding) -> IntentModel | None:
+    async def _made(self, effort: Effort, encode: Encoding) -> Head | None:
         """What an earlier trainer made of this job."""
         found = await self._heads.of_training(self._claim, effort)
         return None if found is None or found.embedder != encode.embedder else Head.from_bytes(found.artefact)
 
-    async def _train(self, effort: Effort, encode: Encoding, start: float, end: float) -> IntentModel:
+    async def _train(self, effort: Effort, encode: Encoding, start: float, end: float) -> Head:
         request, told = self._request, self._told(f"the {effort} head", start, end)
         return await self._in_thread(
             lambda: train(
@@ -213,7 +212,7 @@ class _Training:
         told = self._told(f"measuring the {effort} head", start, end)
         return await self._in_thread(lambda: held_out(self._request, effort, encode, told, embedder=encode.embedder))
 
-    async def _store(self, effort: Effort, encode: Encoding, model: IntentModel, metrics: dict[str, Any]) -> None:
+    async def _store(self, effort: Effort, encode: Encoding, model: Head, metrics: dict[str, Any]) -> None:
         info = await self._embedder.describe()
         if f"{info.name}@{info.revision}" != encode.embedder:
             raise Retryable("the embedder was replaced meanwhile")

@@ -61,10 +61,6 @@ class IntentModel(Protocol):
 
     def predict(self, text: str, embedding: Sequence[float]) -> Prediction: ...
 
-    def to_bytes(self) -> bytes:
-        """The artefact; no pickle."""
-        ...
-
 
 class EntityExtractor(Protocol):
     def extract(self, text: str) -> list[Entity]:
