@@ -10,7 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import HandleEmbedder
 from deployments.indexer import Indexer
-from serve_app.process import prepare
+from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
@@ -49,6 +49,9 @@ class IndexerReplica:
     async def ping(self) -> dict[str, Any]:
         figures = self._indexer.figures
         return {"writable": figures.writable, "waiting": figures.lag.waiting, "set_aside": figures.lag.set_aside}
+
+    async def check_health(self) -> None:
+        check_process()
 
     async def __del__(self) -> None:
         await self._indexer.close()

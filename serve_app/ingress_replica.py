@@ -16,7 +16,7 @@ from serve_app.ingress.app import create_app
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import IngressSettings, Intents, Parts
 from serve_app.memory import Memory
-from serve_app.process import prepare
+from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
@@ -114,6 +114,9 @@ class IngressReplica:
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         return create_app(self.parts)
+
+    async def check_health(self) -> None:
+        check_process()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         await self._registry.configure(parse_catalog(user_config))

@@ -17,7 +17,7 @@ from deployments.local_server import LocalLLM
 from deployments.providers.vllm import Asked, Engine, Fault, HandleEngine
 from domain.model import Catalog
 from serve_app.generating import Generating, RunsGenerations
-from serve_app.process import prepare
+from serve_app.process import check_process, prepare
 from serve_app.settings import Settings
 
 log = logging.getLogger("brain.local")
@@ -41,6 +41,7 @@ class LocalLLMReplica(RunsGenerations, LocalLLM):
         return {**await super().ping(), "generations": self._generating.llm.running}
 
     async def check_health(self) -> None:
+        check_process()
         await super().check_health()
         await self._generating.llm.check_health()
 

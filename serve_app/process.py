@@ -2,6 +2,7 @@
 
 import gc
 
+from serve_app.clock import Clock
 from serve_app.ingress.logs import configure_logging
 
 YOUNG, MIDDLE, OLD = 2000, 10, 200
@@ -9,10 +10,20 @@ YOUNG, MIDDLE, OLD = 2000, 10, 200
 thousand calls in a queue, for 100 to 200 ms. These make it rare, and keep the others short (15 ms there)."""
 
 
+_clock = Clock()
+
+
 def prepare(log_level: str) -> None:
-    """Logs as JSON, and pauses that nobody notices. Serve freezes what is there after the start (`gc.freeze`)."""
+    """Logs as JSON, pauses that nobody notices, an eye on the clock. Serve freezes what is there after the start
+    (`gc.freeze`)."""
     configure_logging(log_level)
     collect_seldom()
+    _clock.watch()
+
+
+def check_process() -> None:
+    """Part of each replica's `check_health`. Raises `ClockPutBack`."""
+    _clock.check()
 
 
 def collect_seldom() -> None:

@@ -32,7 +32,7 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.embedders import HeldTo, chosen
 from serve_app.generating import Generating, RunsGenerations
 from serve_app.memory import Memory
-from serve_app.process import prepare
+from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
@@ -145,6 +145,9 @@ class HostReplica:
     async def ping(self) -> dict[str, Any]:
         return {"hot": self._host.hot, "unfinished": self._host.unfinished}
 
+    async def check_health(self) -> None:
+        check_process()
+
     async def __del__(self) -> None:
         await self._host.stop()
         await self._watch.close()
@@ -167,6 +170,7 @@ class HostedLLMReplica(RunsGenerations):
         return {"running": self._generating.llm.running}
 
     async def check_health(self) -> None:
+        check_process()
         await self._generating.llm.check_health()
 
     async def __del__(self) -> None:
@@ -201,6 +205,7 @@ class ClassifierReplica:
 
     async def check_health(self) -> None:
         """Also what makes the head ready before the first message."""
+        check_process()
         await self._classifier.check_health()
 
     async def __del__(self) -> None:
@@ -226,6 +231,9 @@ class TrainerReplica:
 
     async def ping(self) -> dict[str, Any]:
         return {"training": self._trainer.busy}
+
+    async def check_health(self) -> None:
+        check_process()
 
     async def __del__(self) -> None:
         await self._trainer.close()
@@ -261,4 +269,5 @@ class EmbedderReplica:
         return await answered(self._embedder.describe())
 
     async def check_health(self) -> None:
+        check_process()
         await self._embedder.check_health()
