@@ -31,6 +31,7 @@ from benchmarks import (
     understanding,
     vectors,
     vllm,
+    words_index,
 )
 from benchmarks.comparison import compare
 from benchmarks.measurements import Measurement
@@ -57,6 +58,7 @@ COMMANDS = {
     "soak": soak,
     "vectors": vectors,
     "vllm": vllm,
+    "words-index": words_index,
 }
 RESULTS = Path(".bench/results.json")
 

@@ -10,7 +10,8 @@ from storage.backup import BackupRefused
 from storage.backup.manifest import Sequence
 
 SCHEMA = "brain"
-LEFT_OUT = {"hosts", "outbox_claims"}  # who is alive, and works on what: true of one moment only
+LEFT_OUT = {"hosts", "outbox_claims", "message_words"}
+"""Who is alive, and works on what: true of one moment only. And what is made of messages, also by a restore."""
 _TABLES = """
 SELECT c.relname::text, array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attgenerated = '')
     FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

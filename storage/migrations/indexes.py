@@ -8,12 +8,11 @@ from typing import Any
 
 import psycopg
 
+from storage.migrations import words
+
 INDEXES = {
     "outbox_of_indexer": ("vector_spaces", "ON brain.outbox (tenant_id, id) WHERE NOT (confirmed @> '{indexer}')"),
-    "messages_words": (
-        "vector_spaces",
-        "ON brain.messages USING gin (brain.words(tenant_id, content)) WITH (gin_pending_list_limit = 1024)",
-    ),
+    words.INDEX: (words.TABLE, f"ON brain.{words.TABLE} USING gin (words)"),
     "turns_by_intent": (
         "intents",
         "ON brain.turns (tenant_id, (intent->>'name'), id, ((intent->>'confidence')::double precision))"
@@ -39,8 +38,12 @@ def build(url: str) -> None:
                 wanted, valid = _first(connection, _STATE, {"needs": needs, "name": name})
                 if wanted and valid is False:
                     connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS brain.{name}")
+                if wanted and not valid and name == words.INDEX:
+                    words.fill(connection)
                 if wanted and not valid:
                     connection.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} {covered}")
+                if wanted and name == words.INDEX:
+                    connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS brain.{words.BEFORE}")
         finally:
             connection.execute("SELECT pg_advisory_unlock(%(lock)s)", {"lock": LOCK})
 
@@ -49,13 +52,17 @@ def build_within(connection: psycopg.Connection[Any]) -> None:
     """The same as a part of the connection's transaction, where nobody else works on the database."""
     for name, (needs, covered) in INDEXES.items():
         if _first(connection, _STATE, {"needs": needs, "name": name})[0]:
+            if name == words.INDEX:
+                words.fill(connection)
+                connection.execute(f"DROP INDEX IF EXISTS brain.{words.BEFORE}")
             connection.execute(f"CREATE INDEX IF NOT EXISTS {name} {covered}")
 
 
 def offline() -> str:
-    return "".join(
+    built = "".join(
         f"\nCREATE INDEX CONCURRENTLY IF NOT EXISTS {name} {covered};\n" for name, (_, covered) in INDEXES.items()
     )
+    return f"{words.ALL};{built}"
 
 
 def _first(connection: psycopg.Connection[Any], statement: str, values: dict[str, Any]) -> tuple[Any, ...]:

@@ -89,7 +89,7 @@ async def answer(store: PostgresConversations, key: ConversationKey, owner: Owne
 
 
 def everything(url: str) -> dict[str, list[Any]]:
-    """All rows of each table, but of hosts, claims and owners, which no restore brings back."""
+    """All rows of each table, but of hosts, claims and owners, which no restore brings back, and words."""
     with psycopg.connect(url) as connection:
         names = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'brain'::regnamespace AND relkind = 'r'"
@@ -98,7 +98,7 @@ def everything(url: str) -> dict[str, list[Any]]:
         for (name,) in names:
             rows = sql.SQL("SELECT to_jsonb(t) - 'activation' - 'host' FROM {} AS t ORDER BY 1")
             found[name] = connection.execute(rows.format(sql.Identifier("brain", name))).fetchall()
-    del found["hosts"], found["outbox_claims"]
+    del found["hosts"], found["outbox_claims"], found["message_words"]
     return found
 
 

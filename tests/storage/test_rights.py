@@ -29,6 +29,7 @@ GRANTED_TO_DEFINER = {
     ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings",
     ("SELECT", "UPDATE", "DELETE"): "outbox",  # of which it updates who has confirmed, alone
     ("SELECT", "DELETE"): "idempotency reservations",
+    ("SELECT", "INSERT"): "message_words",
     ("SELECT",): "tenants api_keys conversations turns messages usage hosts model_settings intent_heads",
 }
 
@@ -66,6 +67,9 @@ DEFINED = {
     "messages_after",
     "count_messages_after",
     "search_words",
+    "told_messages",
+    "keep_words",
+    "waiting_words",
 }
 """What runs with the rights of `brain_definer`."""
 
