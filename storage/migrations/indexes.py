@@ -4,6 +4,8 @@
 query is slow, not wrong; so what a broken build left behind is made again by the next upgrade.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -29,23 +31,34 @@ SELECT to_regclass('brain.' || %(needs)s) IS NOT NULL AS wanted,
 
 def build(url: str) -> None:
     """Build what is missing, without holding anybody up. Returns at once where another process is building."""
-    with psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
-        # tried, not waited for: one that waits holds a snapshot, which the build in turn would wait for
-        if not _first(connection, "SELECT pg_try_advisory_lock(%(lock)s)", {"lock": LOCK})[0]:
+    with _alone(url) as alone, psycopg.connect(url, autocommit=True, prepare_threshold=None) as connection:
+        if not alone:
             return
-        try:
-            for name, (needs, covered) in INDEXES.items():
-                wanted, valid = _first(connection, _STATE, {"needs": needs, "name": name})
-                if wanted and valid is False:
-                    connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS brain.{name}")
-                if wanted and not valid and name == words.INDEX:
-                    words.fill(connection)
-                if wanted and not valid:
-                    connection.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} {covered}")
-                if wanted and name == words.INDEX:
-                    connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS brain.{words.BEFORE}")
-        finally:
-            connection.execute("SELECT pg_advisory_unlock(%(lock)s)", {"lock": LOCK})
+        for name, (needs, covered) in INDEXES.items():
+            wanted, valid = _first(connection, _STATE, {"needs": needs, "name": name})
+            if wanted and valid is False:
+                connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS brain.{name}")
+            if wanted and not valid and name == words.INDEX:
+                words.fill(connection)
+            if wanted and not valid:
+                connection.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} {covered}")
+            if wanted and name == words.INDEX:
+                connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS brain.{words.BEFORE}")
+
+
+@contextmanager
+def _alone(url: str) -> Iterator[bool]:
+    """Whether nobody else builds, as long as this goes on.
+
+    The lock is a transaction's, on a connection of its own: a session's would be left behind with a pooler that gives
+    each statement another one, and an index cannot be built within a transaction. A build waits for all snapshots that
+    are older: so the lock is tried, not waited for, and asked for without parameters, whose portal would keep one.
+    """
+    with psycopg.connect(url, prepare_threshold=None) as connection:
+        row = connection.execute(f"SELECT pg_try_advisory_xact_lock({LOCK})").fetchone()
+        connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        yield row is not None and bool(row[0])
+        connection.rollback()
 
 
 def build_within(connection: psycopg.Connection[Any]) -> None:

@@ -41,6 +41,31 @@ def test_one_process_builds_and_the_others_go_on(url):
         assert valid(url) is None
 
 
+HOLDERS = """
+SELECT a.state, a.pid = (SELECT pid FROM pg_stat_activity b WHERE b.query LIKE 'CREATE INDEX CONCURRENTLY%%')
+    FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.locktype = 'advisory' AND l.objid = %s AND a.datname = current_database()
+"""
+
+
+def test_the_builder_is_alone_by_a_transaction_and_not_by_a_session(url):
+    """A pooler gives each statement another session, but a transaction keeps its own."""
+    with psycopg.connect(url) as connection:
+        connection.execute("DROP INDEX IF EXISTS brain.turns_by_intent")
+    with psycopg.connect(url) as earlier, psycopg.connect(url, autocommit=True) as watching:
+        with ThreadPoolExecutor(1) as executor:
+            earlier.execute("DELETE FROM brain.turns")
+            building = executor.submit(indexes.build, url)
+            wait_until(lambda: valid(url) == (False,), what="the build's begin")
+            assert watching.execute(HOLDERS, [indexes.LOCK]).fetchall() == [("idle in transaction", False)]
+            indexes.build(url)
+            assert valid(url) == (False,), "the second one leaves it to the first"
+            earlier.commit()
+            building.result(30)
+        assert watching.execute(HOLDERS, [indexes.LOCK]).fetchall() == []
+    assert valid(url) == (True,)
+
+
 def test_writes_go_on_beside_the_build(url):
     with psycopg.connect(url) as connection:
         connection.execute("DROP INDEX IF EXISTS brain.turns_by_intent")
