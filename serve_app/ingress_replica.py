@@ -16,6 +16,7 @@ from serve_app.ingress.app import create_app
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import IngressSettings, Intents, Parts
 from serve_app.memory import Memory
+from serve_app.outbox_watch import OutboxWatch
 from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -29,6 +30,7 @@ from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.intents import PostgresIntents
 from storage.ledger import PostgresLedger
+from storage.outbox import PostgresOutbox
 from storage.postgres import open_pool
 from storage.reader import PostgresReader
 from storage.recall import PostgresRecall
@@ -74,6 +76,12 @@ class IngressReplica:
         self._memory = Memory(
             PostgresRecall(self._pool), PostgresSpaces(self._pool), HandleEmbedder(embedder), vectors(settings)
         )
+        self._outbox = OutboxWatch(PostgresOutbox(self._pool, "indexer"), REGISTRY)
+
+        async def indexing() -> None:
+            await ask(lambda: indexer.ping.remote())
+            self._outbox.check()
+
         self.parts = Parts(
             reader=PostgresReader(self._pool),
             hosts=HandleHosts(host),
@@ -102,7 +110,7 @@ class IngressReplica:
                 "embedder": lambda: ask(lambda: embedder.describe.remote()),
                 "intent_classifier": lambda: ask(lambda: classifier.check_health.remote()),
                 "intent_trainer": lambda: ask(lambda: trainer.ping.remote()),
-                "indexer": lambda: ask(lambda: indexer.ping.remote()),
+                "indexer": indexing,
             },
             memory=self._memory,
             settings=IngressSettings(
@@ -110,6 +118,7 @@ class IngressReplica:
             ),
         )
         self._metrics.start()
+        self._outbox.start()
         self._watch = asyncio.create_task(self._watch_state())
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -129,6 +138,7 @@ class IngressReplica:
         await self._registry.close()
         await self._breakers.close()
         await self._metrics.close()
+        await self._outbox.close()
         await self.parts.accounts.close(SETTLE)
         closing = (self._memory.close(), self._follower.close(), self._pool.close())
         await asyncio.gather(*closing, return_exceptions=True)

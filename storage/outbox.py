@@ -5,10 +5,19 @@ Ids are committed out of order, so no consumer remembers one: it asks for what i
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from domain.indexing import Claim, Lag, OutboxEvent
 from storage.postgres import Pool, asking, call, reading
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxSize:
+    """`bytes`: with indexes. `seconds`: the age of the oldest row; rows are kept for a day, if no consumer waits."""
+
+    bytes: int
+    seconds: float
 
 
 class PostgresOutbox:
@@ -83,3 +92,9 @@ class PostgresOutbox:
             row = await lent.fetchrow("SELECT * FROM brain.outbox_lag($1)", self._consumer)
         assert row is not None
         return Lag(row["waiting"], row["seconds"], row["set_aside"])
+
+    async def size(self) -> OutboxSize:
+        async with asking(self._pool) as lent:
+            row = await lent.fetchrow("SELECT * FROM brain.outbox_size()")
+        assert row is not None
+        return OutboxSize(row["bytes"], row["seconds"])

@@ -12,6 +12,7 @@ from serve_app.cli import (
     db,
     haproxy_command,
     intents,
+    outbox,
     reindex,
     route,
     settings_command,
@@ -32,6 +33,7 @@ app.add_typer(intents.app, name="intents")
 app.add_typer(db.app, name="db")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+app.add_typer(outbox.app, name="outbox")
 app.command("reindex")(reindex.reindex)
 app.add_typer(route.app, name="route")
 app.command("haproxy")(haproxy_command.haproxy)

@@ -6,6 +6,7 @@ from domain.conversation import ConversationKey
 from domain.ids import new_id
 from domain.ports import Reply
 from storage.conversations import PostgresConversations
+from tests.conftest import make_database
 from tests.servers.given import open_pool
 
 
@@ -44,3 +45,22 @@ def make_send(key: ConversationKey, text: str = "hello", **changes) -> Send:
 
 def make_reply(text: str = "answer", status: str = "completed") -> Reply:
     return Reply(status, new_id("msg"), text, "scripted", None, None, None, None, None, {}, 1)
+
+
+@pytest.fixture(scope="module")
+def url(postgres_folder):
+    """A database of this module alone."""
+    return make_database(postgres_folder)
+
+
+@pytest.fixture
+async def world(url):
+    """An indexer's world on it, with nothing in it."""
+    from tests.storage.memory_world import MemoryWorld  # which needs this file
+
+    pool = await open_pool(url, 8)
+    world = MemoryWorld(url, pool)
+    await world.empty()
+    yield world
+    await world.close()
+    await pool.close()

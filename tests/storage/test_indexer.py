@@ -11,24 +11,7 @@ from domain.errors import Unavailable
 from domain.ids import new_id
 from domain.ledger import Version
 from storage.spaces import PostgresSpaces
-from tests.conftest import make_database
-from tests.servers.given import open_pool
 from tests.storage.memory_world import Crash, MemoryWorld, Steps
-
-
-@pytest.fixture(scope="module")
-def url(postgres_folder):
-    return make_database(postgres_folder)
-
-
-@pytest.fixture
-async def world(url):
-    pool = await open_pool(url, 8)
-    world = MemoryWorld(url, pool)
-    await world.empty()
-    yield world
-    await world.close()
-    await pool.close()
 
 
 async def test_messages_of_both_roles_are_indexed_with_what_is_known_of_them(world):

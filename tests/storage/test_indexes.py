@@ -4,17 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import psycopg
-import pytest
 
 from storage.migrations import downgrade, indexes, offline_sql, upgrade
-from tests.conftest import make_database, wait_until
+from tests.conftest import wait_until
 
 VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('brain.turns_by_intent')"
-
-
-@pytest.fixture(scope="module")
-def url(postgres_folder):
-    return make_database(postgres_folder)
 
 
 def valid(url):

@@ -9,15 +9,9 @@ import pytest
 from domain.ids import new_id
 from storage.leases import PostgresLeases
 from storage.outbox import PostgresOutbox
-from tests.conftest import make_database
 from tests.servers.given import open_pool
 
 CONSUMER = "indexer"
-
-
-@pytest.fixture(scope="module")
-def url(postgres_folder):
-    return make_database(postgres_folder)
 
 
 @pytest.fixture(autouse=True)

@@ -12,24 +12,7 @@ from serve_app.embedded.refusal import Refusal
 from storage.fence import fence
 from storage.leases import PostgresLeases
 from storage.spaces import PostgresSpaces
-from tests.conftest import make_database
-from tests.servers.given import open_pool
 from tests.storage.memory_world import MemoryWorld, WordEmbedder
-
-
-@pytest.fixture(scope="module")
-def url(postgres_folder):
-    return make_database(postgres_folder)
-
-
-@pytest.fixture
-async def world(url):
-    pool = await open_pool(url, 8)
-    world = MemoryWorld(url, pool)
-    await world.empty()
-    yield world
-    await world.close()
-    await pool.close()
 
 
 @pytest.fixture(autouse=True)

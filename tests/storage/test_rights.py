@@ -70,6 +70,8 @@ DEFINED = {
     "told_messages",
     "keep_words",
     "waiting_words",
+    "outbox_size",
+    "skip_outbox",
 }
 """What runs with the rights of `brain_definer`."""
 
@@ -101,6 +103,7 @@ FORBIDDEN = (
     "COPY (SELECT 1) TO PROGRAM 'true'",
     "SELECT * FROM public.brain_schema_version",
     "SELECT setval('brain.outbox_id_seq', 1)",
+    "SELECT brain.skip_outbox('indexer', now(), 1)",
     "UPDATE brain.tenants SET status = 'active'",
     "INSERT INTO brain.tenants (id, name) VALUES ('ten_x', 'x')",
     "DELETE FROM brain.tenants",

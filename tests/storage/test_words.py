@@ -8,8 +8,6 @@ import pytest
 from storage.migrations import downgrade, indexes, transaction, upgrade, upgrade_within, words
 from storage.recall import Filters, PostgresRecall
 from tests.conftest import make_database, wait_until
-from tests.servers.given import open_pool
-from tests.storage.memory_world import MemoryWorld
 
 KEPT = "SELECT message_id FROM brain.message_words ORDER BY 1"
 BUILT = "SELECT relname::text FROM pg_class WHERE relname IN (%s, %s)"
@@ -18,15 +16,6 @@ BUILT = "SELECT relname::text FROM pg_class WHERE relname IN (%s, %s)"
 @pytest.fixture
 def url(postgres_folder):
     return make_database(postgres_folder)
-
-
-@pytest.fixture
-async def world(url):
-    pool = await open_pool(url, 4)
-    world = MemoryWorld(url, pool)
-    yield world
-    await world.close()
-    await pool.close()
 
 
 async def found(world, tenant, query):

@@ -1,4 +1,4 @@
-"""Words of messages in a table of their own, which turns do not write."""
+"""Work in the background: messages' words, a way past a consumer of the outbox."""
 
 import re
 from pathlib import Path
@@ -11,20 +11,27 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parent.parent / "sql"
-CHANGED = ("confirm_outbox", "fail_outbox", "search_words")
+CHANGED = {
+    "confirm_outbox": "0008_memory",
+    "fail_outbox": "0008_memory",
+    "search_words": "0008_memory",
+}
+"""Functions, and where they stand as they were."""
 
 
 def upgrade() -> None:
     op.execute((SQL / "0010_words.sql").read_text())
+    op.execute((SQL / "0010_outbox.sql").read_text())
 
 
 def downgrade() -> None:
     """Words are looked up in the messages again; the index for it is built by the next upgrade of earlier code."""
-    before = (SQL / "0008_memory.sql").read_text()
-    for name in CHANGED:
+    for name, file in CHANGED.items():
+        before = (SQL / f"{file}.sql").read_text()
         found = re.search(rf"^CREATE FUNCTION (brain\.{name}\(.*?^END \$\$;)", before, re.DOTALL | re.MULTILINE)
         assert found is not None
         op.execute(f"CREATE OR REPLACE FUNCTION {found[1]}")
+    op.execute("DROP FUNCTION brain.outbox_size, brain.skip_outbox")
     op.execute("DROP FUNCTION brain.told_messages, brain.keep_words, brain.waiting_words")
     op.execute("DROP TABLE brain.message_words")
     op.execute(
