@@ -147,7 +147,7 @@ def _fillable(connection: psycopg.Connection[Any]) -> Iterator[None]:
 
 def _fill(connection: psycopg.Connection[Any], backup: Backup, progress: Progress) -> None:
     names = sql.SQL(", ").join(qualified(table.name) for table in backup.manifest.tables)
-    connection.execute(sql.SQL("TRUNCATE {}").format(names))  # what the migrations put in
+    connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(names))  # what the migrations put in
     done = 0
     for table, rows in backup.tables():
         progress(table.name, done, backup.manifest.bytes)
