@@ -17,6 +17,7 @@ from deployments.complexity_ranks import packaged_ranks
 from deployments.head_cache import trained_once
 from deployments.intent_head import GENERAL, Matrix, fingerprint, read_examples
 from deployments.linear_model import THRESHOLD, LinearModel
+from deployments.list_places import ListPlaces
 from deployments.meaning import Meaning
 from deployments.tenant_heads import Held, Store, TenantHeads
 from deployments.tenant_scorers import TenantScorers
@@ -59,7 +60,7 @@ class IntentClassifier:
 
     `tenants`: the scorers that tenants trained themselves.
 
-    `max_waiting`: calls at once, beyond which one is refused.
+    `max_waiting`: calls at once, beyond which one is refused. Of lists of texts far fewer: `lists`.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class IntentClassifier:
         complexity: Scorer | None = None,
         tenants: TenantScorers | None = None,
         heads: Store | None = None,
+        lists: ListPlaces | None = None,
     ) -> None:
+        self._lists = lists or ListPlaces()
         self._embedder, self._threshold, self._max_waiting = embedder, threshold, max_waiting
         self._cache = Path(cache) if cache is not None else None
         self._examples = read_examples(Path(examples))
@@ -103,24 +106,32 @@ class IntentClassifier:
 
     async def classify_many(self, texts: Sequence[str], tenant: str = "") -> list[Understanding]:
         """Up to 256 texts, all by one version; without their vectors and complexity. Raises as `classify`."""
-        async with self._meaning(tenant) as (meaning, _):
-            embeddings = await self._embedder.embed_many(texts)
-        return await asyncio.to_thread(_understood, meaning, texts, embeddings)
+        with self._lists.of(tenant):
+            async with self._meaning(tenant) as (meaning, _):
+                embeddings = await self._embedder.embed_many(texts)
+            return await asyncio.to_thread(_understood, meaning, texts, embeddings)
 
     async def evaluate(self, examples: Sequence[Example], tenant: str = "") -> dict[str, Any]:
-        """How well the tenant's head knows `examples`, as `understanding.evaluate` says it, and its `version`."""
-        async with self._meaning(tenant) as (meaning, _):
-            vectors: dict[str, Embedding] = {}
-            texts = list(dict.fromkeys(one.text for one in examples))
-            for start in range(0, len(texts), AT_ONCE):
-                some = texts[start : start + AT_ONCE]
-                vectors.update(zip(some, await self._embedder.embed_many(some), strict=True))
+        """How well the tenant's head knows `examples`, as `understanding.evaluate` says it, and its `version`.
 
-        def known(texts: Sequence[str]) -> Matrix:
-            return np.asarray([vectors[text] for text in texts], np.float32)
+        Raises as `classify`.
+        """
+        with self._lists.of(tenant):
+            async with self._meaning(tenant) as (meaning, _):
+                vectors = await self._vectors(list(dict.fromkeys(one.text for one in examples)))
 
-        found = await asyncio.to_thread(evaluate, meaning.model, examples, known)
+            def known(texts: Sequence[str]) -> Matrix:
+                return np.asarray([vectors[text] for text in texts], np.float32)
+
+            found = await asyncio.to_thread(evaluate, meaning.model, examples, known)
         return {**asdict(found), "examples": len(examples), "version": meaning.version}
+
+    async def _vectors(self, texts: Sequence[str]) -> dict[str, Embedding]:
+        vectors: dict[str, Embedding] = {}
+        for start in range(0, len(texts), AT_ONCE):
+            some = texts[start : start + AT_ONCE]
+            vectors.update(zip(some, await self._embedder.embed_many(some), strict=True))
+        return vectors
 
     async def head(self, tenant: str) -> HeadInUse:
         """What names the tenant's intents at the moment."""

@@ -11,8 +11,10 @@ import pytest
 from deployments.embedder import Embedder
 from deployments.intent_classifier import IntentClassifier
 from deployments.intent_head import GENERAL, load, read_examples
+from deployments.list_places import ListPlaces
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Overloaded, Unavailable
+from domain.understanding import Example
 
 HELD_OUT = Path(__file__).parent / "intents_held_out.yaml"
 SMALL = "greeting: [hello, hi]\npayment: [pay by card, my invoice]\nother: [a poem, the weather]\n"
@@ -26,8 +28,9 @@ class Watched:
         self.messages: list[str] = []
         self.lists = 0
         self.broken = False
-        self.answer = asyncio.Event()
+        self.answer, self.list_answer = asyncio.Event(), asyncio.Event()
         self.answer.set()
+        self.list_answer.set()
 
     async def embed(self, text: str) -> Embedding:
         self.messages.append(text)
@@ -38,6 +41,7 @@ class Watched:
         self.lists += 1
         if self.broken:
             raise Unavailable("no embedder")
+        await self.list_answer.wait()
         return await self._embedder.embed_many(texts)
 
     async def describe(self) -> EmbedderInfo:
@@ -172,6 +176,27 @@ async def test_one_call_too_many_is_refused_and_the_others_are_served(embedder: 
     embedder.answer.set()
     assert len(await asyncio.gather(*waiting)) == 2
     assert await classifier.classify("hello")
+
+
+async def test_few_lists_are_worked_on_at_once_and_fewer_of_one_tenant(embedder: Watched, small: Path) -> None:
+    classifier = IntentClassifier(embedder, examples=small, lists=ListPlaces(at_once=3, of_one=2))
+    await classifier.prepare()
+    embedder.list_answer.clear()
+    known = [Example("hello", "greeting")]
+    waiting = [
+        asyncio.create_task(classifier.classify_many(["hello"], "a")),
+        asyncio.create_task(classifier.evaluate(known, "a")),
+        asyncio.create_task(classifier.evaluate(known, "b")),
+    ]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="2 lists of texts of this tenant are under way"):
+        await classifier.classify_many(["hello"], "a")
+    with pytest.raises(Overloaded, match="too many lists of texts"):
+        await classifier.evaluate(known, "c")
+    assert await classifier.classify("hello", "a"), "messages go on"
+    embedder.list_answer.set()
+    await asyncio.gather(*waiting)
+    assert await classifier.evaluate(known, "c") and await classifier.classify_many(["hello"], "a")
 
 
 async def test_a_cancelled_call_leaves_its_place_and_does_not_end_the_training(embedder: Watched, small: Path) -> None:
