@@ -205,6 +205,28 @@ async def test_trainers_that_ask_at_once_never_get_the_same_job(trainings, tenan
     assert len({claim.id for claim in first + second}) == 4
 
 
+async def test_tenants_get_their_turns_however_many_trainings_one_of_them_queues(trainings, tenants):
+    busy, other = (Caller(tenant, "key_1") for tenant in tenants)
+    order = []
+    for caller in [busy] * MOST_QUEUED + [other] * 2:
+        await trainings.submit(caller, NewTraining(new_id("train"), REQUEST))
+    while claim := await claimed(trainings):
+        order.append(claim.tenant)
+        await trainings.complete(claim, {})
+        if claim.tenant == busy.tenant and len(order) < 4:
+            await trainings.submit(busy, NewTraining(new_id("train"), REQUEST))
+    assert order[:4] == [*tenants, *tenants] and set(order[4:]) == {busy.tenant}
+
+
+async def test_a_tenants_own_trainings_keep_their_order(trainings, caller):
+    made = [(await trainings.submit(caller, NewTraining(new_id("train"), REQUEST)))[0].id for _ in range(3)]
+    order = []
+    while claim := await claimed(trainings):
+        order.append(claim.id)
+        await trainings.complete(claim, {})
+    assert order == made
+
+
 async def test_a_dead_trainers_job_is_taken_up_and_its_own_word_counts_no_more(trainings, heads, caller, database_url):
     made, _ = await trainings.submit(caller, NewTraining(new_id("train"), REQUEST))
     dead = await claimed(trainings)

@@ -1,4 +1,4 @@
-"""Work in the background: messages' words, a way past a consumer of the outbox."""
+"""Work in the background: messages' words, a way past a consumer of the outbox, trainings by turns of tenants."""
 
 import re
 from pathlib import Path
@@ -12,6 +12,7 @@ depends_on = None
 
 SQL = Path(__file__).parent.parent / "sql"
 CHANGED = {
+    "claim_intent_training": "0006_intents",
     "confirm_outbox": "0008_memory",
     "fail_outbox": "0008_memory",
     "search_words": "0008_memory",
@@ -22,6 +23,7 @@ CHANGED = {
 def upgrade() -> None:
     op.execute((SQL / "0010_words.sql").read_text())
     op.execute((SQL / "0010_outbox.sql").read_text())
+    op.execute((SQL / "0010_trainings.sql").read_text())
 
 
 def downgrade() -> None:
