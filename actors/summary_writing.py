@@ -2,21 +2,24 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.choice import budget
+from actors.parts import Parts
 from actors.run import TurnRun
 from domain.context import Remembered, Summary
 from domain.context.fence import NOTE, fenced
 from domain.context.summary import EXTRACTIVE, cut
-from domain.errors import BrainError
-from domain.generation import GenerationRequest
+from domain.errors import BrainError, Unavailable
+from domain.generation import GenerationRequest, Outcome
 from domain.ledger import Charge, charges, total
 from domain.model import Route
 
 SIDE = -2  # names the generation, which no stream tells
 CALL = 1001  # its first call's number in the ledger: behind those of the reply and of a shadow
+CANCELLED = 15.0  # seconds until a cancelled generation has told what it cost
 TASK = (
     "You keep notes of a conversation between a user and an assistant. Write down what a later reply must know of the"
     " new part: what the user told about himself and his orders (names, numbers, preferences), what was decided or"
@@ -46,11 +49,7 @@ async def write(run: TurnRun, summary: Summary, block: Sequence[Remembered], lim
         return Writing()
     request = _request(run, route, summary, block, max(limit // 4, 64))
     try:
-        async with asyncio.timeout(run.parts.limits.summary_timeout):
-            outcome = await run.parts.llm.generate(request)
-    except TimeoutError:
-        await run.parts.llm.cancel(request)
-        return Writing(report={"model": route.id, "ending": "failed", "error": "it took too long"})
+        outcome = await _generated(run.parts, request)
     except BrainError as error:
         return Writing(report={"model": route.id, "ending": "failed", "error": str(error)})
     calls = charges(run.parts.catalog, [replace(one, why="summary", reply=False) for one in outcome.attempts], CALL)
@@ -58,7 +57,7 @@ async def write(run: TurnRun, summary: Summary, block: Sequence[Remembered], lim
     report = {
         "model": route.id,
         "ending": outcome.ending,
-        "error": outcome.error,
+        "error": outcome.error or ("it took too long" if outcome.ending == "cancelled" else None),
         "usage": outcome.usage and outcome.usage.model_dump(),
         "cost_usd": None if cost is None else float(cost),
     }
@@ -66,6 +65,22 @@ async def write(run: TurnRun, summary: Summary, block: Sequence[Remembered], lim
     if outcome.ending != "completed" or not text:
         return Writing(report=report, calls=calls)
     return Writing(text, route.id, report, calls)
+
+
+async def _generated(parts: Parts, request: GenerationRequest) -> Outcome:
+    """What came of it, also when it was cancelled for taking too long: its calls have cost something."""
+    generation = asyncio.ensure_future(parts.llm.generate(request))
+    try:
+        await asyncio.wait((generation,), timeout=parts.limits.summary_timeout)
+        if not generation.done():
+            with suppress(BrainError):
+                await parts.llm.cancel(request)
+            await asyncio.wait((generation,), timeout=CANCELLED)
+        if not generation.done():
+            raise Unavailable("it took too long, and what it cost is not known")
+        return generation.result()
+    finally:
+        generation.cancel()
 
 
 def _request(

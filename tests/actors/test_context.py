@@ -131,6 +131,20 @@ async def test_a_summary_model_that_fails_is_stood_in_for(world, key):
     assert (report["ending"], report["made_by"]) == ("failed", "extractive")
 
 
+async def test_a_summary_that_takes_too_long_is_stood_in_for_and_charged_for(world, key):
+    slow = "mock,n=64,itl=10000"  # a first token, and then nothing for long
+    world.rules.are(summary_model=slow)
+    await talk(await world.host(summary_timeout=0.5), key, 16)
+    summary = await eventually(lambda: summary_of(world, key))
+    assert summary.made_by == "extractive"
+    turn = next(one.turn_id for one in world.llm.asked if one.side == -2)
+    report = await eventually(lambda: reported(world, key, turn))
+    assert (report["ending"], report["error"], report["made_by"]) == ("cancelled", "it took too long", "extractive")
+    rows = [row for row in await ledger(world, key, turn) if row["why"] == "summary"]
+    assert [(row["model"], row["reply"], row["estimated"]) for row in rows] == [(slow, False, True)]
+    assert rows[0]["prompt_tokens"] > 500 and rows[0]["completion_tokens"] >= 1
+
+
 async def test_no_summary_model_is_asked_where_a_hard_budget_holds_nothing_for_it(world, key):
     world.rules.are(summary_model="cheap", budget={"hard_usd": 100})
     await talk(await world.host(), key, 16)
