@@ -170,6 +170,8 @@ class LanceVectors:
 
     async def _connect(self) -> AsyncConnection:
         if self._connection is None:
+            if await asyncio.to_thread(self._folder.is_file):  # LanceDB would try again for long
+                raise Unavailable(f"the vectors cannot be kept in {self._folder}: it is a file")
             self._connection = await lancedb.connect_async(
                 str(self._folder),
                 read_consistency_interval=timedelta(0),

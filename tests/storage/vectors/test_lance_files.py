@@ -244,7 +244,7 @@ async def test_searches_and_writes_go_on_during_upkeep(tmp_path):
 async def test_a_folder_that_cannot_be_used_is_unavailable(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     store = LanceVectors(tmp_path / "file", SPACE)
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="it is a file"):
         await store.upsert("tenant_a", [record("msg_1")])
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable, match="it is a file"):
         await store.search("tenant_a", unit(1), 1)
