@@ -1,9 +1,10 @@
 """What the domain needs of the world. The docstrings are the contracts; storage, deployments and adapters fulfil them.
 
-Every method of a store may raise `Unavailable` (nothing happened) and, where it writes, `CommitUnknown`.
+Every method of a store may raise `Unavailable` (nothing happened) and, where it writes, `CommitUnknown`. The ports
+of streams, models and memory stand in files of their own.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -12,15 +13,20 @@ from typing import Any, Protocol
 from domain.carried import carried
 from domain.clarifying import Clarification
 from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
-from domain.context import Exchange, Remembered, Summary, TokenCounter
+from domain.context import Remembered, Summary
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
-from domain.events import Event, Layout, Position
-from domain.generation import GenerationRequest, Outcome
+from domain.events import Layout
 from domain.ledger import Charge, Version
+from domain.memory import Memory as Memory
 from domain.message import Intent, Message, MessageStatus, Usage
-from domain.model import Model
-from domain.model_settings import ModelSettings
+from domain.model_ports import Health as Health
+from domain.model_ports import LanguageModel as LanguageModel
+from domain.model_ports import TenantModels as TenantModels
+from domain.model_ports import TokenCounters as TokenCounters
+from domain.streams import Follower as Follower
+from domain.streams import Journal as Journal
+from domain.streams import Progress as Progress
 from domain.turn import Turn
 from domain.understanding import Entity, Example
 
@@ -204,75 +210,6 @@ class Leases(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the journal holds of an attempt. `sealed`: how the generation ended; `alive`: its heartbeat is fresh;
-    `closed`: nothing more can be said in this attempt."""
-
-    events: list[Event]
-    sealed: Outcome | None
-    alive: bool
-    closed: bool = False
-
-
-class Journal(Protocol):
-    """The live events of running turns. Every method may raise `JournalUnavailable`; nothing durable depends on it."""
-
-    async def append(
-        self,
-        tenant: str,
-        turn_id: str,
-        attempt: int,
-        events: Sequence[tuple[str, dict[str, Any]]],
-        after: int = 0,
-        epoch: int = 0,
-    ) -> int | None:
-        """Append events and give the number of the last one. `epoch`: of the conversation's owner, who says them.
-
-        None if nothing was appended: the attempt's stream has ended, it no longer holds `after` events, or a later
-        owner has read it. A terminal event is also taken by a sealed stream.
-        """
-        ...
-
-    async def claim(self, request: GenerationRequest, writer: str) -> bool:
-        """Become the one writer of an attempt's deltas; False if another one is alive."""
-        ...
-
-    async def write(self, request: GenerationRequest, writer: str, deltas: Sequence[str], after: int) -> int | None:
-        """Append one `message.delta` a text and renew the claim; as `append`."""
-        ...
-
-    async def beat(self, names: Sequence[GenerationRequest], writer: str) -> None:
-        """Renew the claims of generations that have nothing to say at the moment."""
-        ...
-
-    async def seal(self, request: GenerationRequest, writer: str, outcome: Outcome) -> None:
-        """Say that the generation has ended, and how; give the claim back."""
-        ...
-
-    async def progress(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> Progress:
-        """All that an attempt's journal holds. From then on no owner of an earlier `epoch` adds to it."""
-        ...
-
-    async def supersede(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> None:
-        """Tell the followers of `attempt` that another one has begun; as `append`."""
-        ...
-
-
-class Follower(Protocol):
-    """Reads the journals of many turns at once."""
-
-    def follow(self, tenant: str, turn_id: str, position: Position, kept: bool = True) -> AsyncIterator[list[Event]]:
-        """Events after `position` as they come, across attempts; ends after the terminal one.
-
-        A generation that is not `kept` has no terminal event: its stream ends where the generation has ended.
-
-        An empty list where nothing came for some seconds: look into Postgres whether the turn has ended. Raises
-        `JournalUnavailable`, and `Overloaded` for a reader so slow that it would hold memory.
-        """
-        ...
-
-
 class Hosts(Protocol):
     """The conversations' hosts, as the ingress sees them. Fenced and interrupted calls have been repeated already.
 
@@ -289,18 +226,6 @@ class Hosts(Protocol):
 
     async def cancel(self, key: ConversationKey, turn_id: str) -> None:
         """Tell the owner that the turn's cancellation stands in Postgres; returns when the turn has ended."""
-        ...
-
-
-class LanguageModel(Protocol):
-    """Runs generations. They outlive the call that started them, and the caller."""
-
-    async def generate(self, request: GenerationRequest) -> Outcome:
-        """Start or join the generation of this name and wait for its end. Raises `Unavailable` if its process died."""
-        ...
-
-    async def cancel(self, request: GenerationRequest) -> None:
-        """Close the provider's stream of this generation; it ends as cancelled with the text so far."""
         ...
 
 
@@ -368,44 +293,6 @@ class Embedder(Protocol):
     async def count_tokens(self, texts: Sequence[str]) -> int: ...
 
     async def describe(self) -> EmbedderInfo: ...
-
-
-class Memory(Protocol):
-    """What was said at other times."""
-
-    async def similar(
-        self, key: ConversationKey, user: str, text: str, embedding: Embedding | None, limit: int
-    ) -> Sequence[Exchange]:
-        """Exchanges of this tenant's `user` near `text`, of other conversations; the nearest first. `embedding`: the
-        text's, where it is at hand.
-
-        Whatever is raised or takes too long costs the turn its memory, never more.
-        """
-        ...
-
-
-class TokenCounters(Protocol):
-    """Tokenizers of models, as far as this process has them."""
-
-    def counter(self, model: Model) -> TokenCounter:
-        """The model's own, or `ESTIMATE` where there is none, or none yet. Does no I/O."""
-        ...
-
-
-class TenantModels(Protocol):
-    """Tenants' rules for models, at most a second or two old."""
-
-    async def settings(self, tenant: str) -> ModelSettings:
-        """Raises `Unavailable` where they were never read and cannot be now."""
-        ...
-
-
-class Health(Protocol):
-    """Which models fail at the moment, as far as this process has heard."""
-
-    def unhealthy(self) -> frozenset[str]:
-        """`provider/model` of every model whose circuit breaker is open; costs no I/O."""
-        ...
 
 
 class Clock(Protocol):
