@@ -106,7 +106,8 @@ $$;
 CREATE OR REPLACE FUNCTION brain.search_words(
     p_query text, p_limit integer, p_user text, p_intent text, p_role text, p_since timestamptz, p_until timestamptz)
 RETURNS TABLE (id text)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = brain, pg_temp
+SET plan_cache_mode = force_custom_plan AS $$  -- few hits are looked up one by one, many are not
 -- The messages of the transaction's tenant that hold these words, the best first, of the newest 500: ids only.
 -- Row-level security would keep the index from being used, for a match of words is not leakproof; so this is defined
 -- with the rights to read all, and looks at one tenant.
@@ -116,22 +117,23 @@ DECLARE
     v_here tsquery;
     v_complete boolean := EXISTS (
         SELECT FROM pg_catalog.pg_index i WHERE i.indexrelid = to_regclass('brain.message_words_found') AND i.indisvalid);
+    v_hits text[];
+    v_most integer := CASE WHEN num_nonnulls(p_user, p_intent, p_role, p_since, p_until) = 0 THEN 500 END;
 BEGIN
     IF numnode(v_words) = 0 OR coalesce(v_tenant, '') = '' THEN
         RETURN;
     END IF;
     v_here := v_words && ('''' || replace(' ' || v_tenant, '''', '''''') || '''')::tsquery;
+    v_hits := ARRAY(
+        (SELECT w.message_id FROM message_words w
+            WHERE v_complete AND w.words @@ v_here ORDER BY w.message_id DESC LIMIT v_most)
+        UNION SELECT w.id FROM waiting_words(v_tenant, v_here) w WHERE v_complete
+        UNION SELECT m.id FROM messages m
+            WHERE NOT v_complete AND m.tenant_id = v_tenant AND brain.words(m.tenant_id, m.content) @@ v_here);
     RETURN QUERY
         SELECT f.id FROM (
-            SELECT m.id, m.content FROM (
-                SELECT w.message_id AS id FROM message_words w
-                    WHERE v_complete AND w.tenant_id = v_tenant AND w.words @@ v_here
-                UNION SELECT w.id FROM waiting_words(v_tenant, v_here) w WHERE v_complete
-                UNION SELECT o.id FROM messages o
-                    WHERE NOT v_complete AND o.tenant_id = v_tenant AND brain.words(o.tenant_id, o.content) @@ v_here
-                ) hit
-                JOIN messages m ON m.tenant_id = v_tenant AND m.id = hit.id
-                WHERE (p_role IS NULL OR m.role = p_role)
+            SELECT m.id, m.content FROM messages m
+                WHERE m.tenant_id = v_tenant AND m.id = ANY (v_hits) AND (p_role IS NULL OR m.role = p_role)
                     AND (p_since IS NULL OR m.created_at >= p_since) AND (p_until IS NULL OR m.created_at < p_until)
                     AND (p_user IS NULL OR EXISTS (SELECT FROM conversations c WHERE c.tenant_id = m.tenant_id
                         AND c.id = m.conversation_id AND c.user_id = p_user))
