@@ -2,33 +2,71 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from deployments.intent_head import Head, load, save, train
+import numpy as np
+
+from deployments.intent_head import Matrix
+from deployments.understanding import Head, train
+from deployments.understanding.examples import explained
 from domain.embedding import Embedding
+from domain.understanding import Example
 
 log = logging.getLogger(__name__)
 
 
 async def trained_once(
     path: Path | None,
+    embedder: str,
     dimensions: int,
     examples: Sequence[tuple[str, str]],
     embed: Callable[[Sequence[str]], Awaitable[Sequence[Embedding]]],
 ) -> Head:
-    """The head of `path`, or one of `examples`, which is then kept there."""
-    head = await asyncio.to_thread(_cached, path, dimensions) if path else None
+    """The head of `path`, or one of `examples`, which is then kept there. `embedder`: name and revision of what embeds.
+
+    Raises `InvalidExamples`; what `embed` raises is passed on.
+    """
+    head = await asyncio.to_thread(_cached, path, embedder, dimensions) if path else None
     if head is None:
-        texts, intents = zip(*examples, strict=True)
-        embeddings = await embed(texts)
-        head = await asyncio.to_thread(_trained, embeddings, intents, path)
+        known = [Example(text, intent) for text, intent in examples]
+        texts = [one.text for one in (*known, *explained(sorted({one.intent for one in known}), {}))]
+        vectors = dict(zip(texts, await embed(texts), strict=True))
+        head = await asyncio.to_thread(_trained, known, vectors, embedder, path)
     return head
 
 
-def _cached(path: Path, dimensions: int) -> Head | None:
+def load(path: Path, embedder: str, dimensions: int) -> Head:
+    """Raises `FileNotFoundError`, or `ValueError` for a file that holds no head for this embedder."""
     try:
-        return load(path, dimensions)
+        head = Head.from_bytes(path.read_bytes())
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is not readable: {error}") from error
+    if head.embedder != embedder or head.landmarks.shape[1] != dimensions:
+        raise ValueError(f"{path} holds a head of another embedder")
+    return head
+
+
+def save(head: Head, path: Path) -> None:
+    """Write the head so that a reader sees all of it or nothing. Raises `OSError`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(head.to_bytes())
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+def _cached(path: Path, embedder: str, dimensions: int) -> Head | None:
+    try:
+        return load(path, embedder, dimensions)
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -36,8 +74,11 @@ def _cached(path: Path, dimensions: int) -> Head | None:
         return None
 
 
-def _trained(embeddings: Sequence[Embedding], intents: Sequence[str], path: Path | None) -> Head:
-    head = train(embeddings, intents)
+def _trained(examples: Sequence[Example], vectors: Mapping[str, Embedding], embedder: str, path: Path | None) -> Head:
+    def encode(texts: Sequence[str]) -> Matrix:
+        return np.asarray([vectors[text] for text in texts], np.float32)
+
+    head = train(examples, encode, embedder=embedder, effort="first")
     if path is not None:
         try:
             save(head, path)

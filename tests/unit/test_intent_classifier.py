@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 
 from deployments.embedder import Embedder
+from deployments.head_cache import load
 from deployments.intent_classifier import IntentClassifier
-from deployments.intent_head import GENERAL, load, read_examples
+from deployments.intent_head import GENERAL, read_examples
 from deployments.list_places import ListPlaces
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Overloaded, Unavailable
 from domain.understanding import Example
 
 HELD_OUT = Path(__file__).parent / "intents_held_out.yaml"
-SMALL = "greeting: [hello, hi]\npayment: [pay by card, my invoice]\nother: [a poem, the weather]\n"
+SMALL = (
+    "greeting: [hello, hi, good morning, hey, good evening]\n"
+    "payment: [pay by card, my invoice, a bank transfer, credit card, how can I pay]\n"
+    "other: [a poem, the weather, chess, a song, cooking]\n"
+)
 
 
 class Watched:
@@ -153,9 +158,11 @@ async def test_a_broken_cache_is_ignored_with_a_warning_and_written_again(
     with caplog.at_level(logging.WARNING):
         await IntentClassifier(embedder, cache=tmp_path / "cache", examples=small).classify("hello")
     assert "ignored" in caplog.text
-    assert load(path, 384).labels == ("greeting", "other", "payment")
-    with pytest.raises(ValueError, match="another shape"):
-        load(path, 768)
+    name = f"{(info := await embedder.describe()).name}@{info.revision}"
+    assert load(path, name, 384).labels == ("greeting", "other", "payment")
+    for other in ((name, 768), ("another", 384)):
+        with pytest.raises(ValueError, match="another embedder"):
+            load(path, *other)
 
 
 async def test_a_cache_that_cannot_be_written_costs_only_a_warning(
