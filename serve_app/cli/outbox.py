@@ -60,7 +60,7 @@ def skip(
                 ).fetchone()
                 assert row is not None
                 skipped += row[0]
-                if row[0] < PORTION:
+                if not row[0]:
                     break
         typer.echo(f"{skipped:,} events are skipped" + (": run `brain reindex`" if consumer == "indexer" else ""))
 

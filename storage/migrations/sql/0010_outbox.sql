@@ -8,22 +8,26 @@ $$;
 CREATE FUNCTION brain.skip_outbox(p_consumer text, p_before timestamptz, p_limit integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = brain, pg_temp AS $$
 -- The operator's: up to p_limit rows from before p_before count as done by a consumer that never saw them, so that they
--- can be pruned; how many. The words of their messages are kept.
+-- can be pruned; how many, 0 when nothing is left to do. The words of their messages are kept.
 DECLARE
     v_waiting text := format('NOT (o.confirmed @> %L::text[])', ARRAY[p_consumer]);
     v_ids bigint[];
+    v_done integer;
 BEGIN
     IF NOT EXISTS (SELECT FROM outbox_consumers c WHERE c.name = p_consumer) THEN
         RAISE EXCEPTION 'the outbox has no consumer of this name' USING ERRCODE = 'BR404';
     END IF;
     EXECUTE 'SELECT array_agg(x.id) FROM (SELECT o.id FROM outbox o WHERE ' || v_waiting ||
-        ' AND o.created_at < $1 ORDER BY o.id LIMIT $2 FOR NO KEY UPDATE) x' INTO v_ids USING p_before, p_limit;
+        ' AND o.created_at < $1 ORDER BY o.tenant_id, o.id LIMIT $2) x' INTO v_ids USING p_before, p_limit;
+    PERFORM FROM outbox o WHERE o.id = ANY (v_ids) ORDER BY o.id FOR NO KEY UPDATE;  -- as a claim: rows come first
     IF p_consumer = 'indexer' THEN
         PERFORM brain.keep_words(v_ids);
     END IF;
     DELETE FROM outbox_claims c WHERE c.consumer = p_consumer AND c.outbox_id = ANY (v_ids);
-    UPDATE outbox o SET confirmed = array_append(o.confirmed, p_consumer) WHERE o.id = ANY (v_ids);
-    RETURN coalesce(cardinality(v_ids), 0);
+    UPDATE outbox o SET confirmed = array_append(o.confirmed, p_consumer)
+        WHERE o.id = ANY (v_ids) AND NOT (o.confirmed @> ARRAY[p_consumer]);
+    GET DIAGNOSTICS v_done = ROW_COUNT;
+    RETURN v_done;
 END $$;
 
 DO $$
