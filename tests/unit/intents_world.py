@@ -20,7 +20,11 @@ from storage.intent_trainings import PostgresTrainings
 from storage.postgres import Pool
 
 DIMENSIONS = 1024
-SHARED = "greeting: [hello there, hi friend]\npayment: [pay by card, my invoice]\nother: [a poem, the weather]\n"
+SHARED = (
+    "greeting: [hello there, hi friend, hello, hi there, hello friend]\n"
+    "payment: [pay by card, my invoice, pay my invoice, card payment, pay by invoice]\n"
+    "other: [a poem, the weather, write a poem, weather, a long poem]\n"
+)
 REFUND = ["refund my order", "i want a refund", "money back please", "give my money back", "refund it now"]
 PARCEL = ["where is my parcel", "parcel tracking", "track my parcel", "parcel not here", "has the parcel shipped"]
 HOURS = ["when do you open", "opening hours", "are you open sunday", "when do you close", "open today"]
