@@ -16,6 +16,7 @@ from deployments.complexity_ranks import packaged_ranks
 from deployments.embedder import Embedder
 from deployments.intent_classifier import IntentClassifier
 from domain.embedding import EmbedderInfo, Embedding
+from tests.unit.intents_world import SHARED
 
 CHOICES = "\nA. {}\nB. {}\nC. {}\nD. {}\nAnswer:"
 EASY = [
@@ -201,7 +202,7 @@ class Constant:
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text("greeting: [hello, hi]\npayment: [pay by card, my invoice]\nother: [a poem, the weather]\n")
+    path.write_text(SHARED)
     return path
 
 
