@@ -1,15 +1,36 @@
-"""Who calls: a tenant, and the API key through which it does."""
+"""Who calls: a tenant, and the key or the signed-in user through which it does."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-Role = Literal["operator", "admin", "member"]
+from domain.permissions import OPERATOR, Permission
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. `key_id` scopes idempotency keys; the operator also sees the service's own state."""
+    """An authenticated caller. `key_id` scopes idempotency keys: the key's id; of a token the user's or the client's.
+
+    `user`: who signed in, or whose key it is; None for a key of the tenant itself. `expires_at`: Unix seconds, after
+    which the credential counts no more. `token`, `session`: of an access token, its id and its sign-in's.
+    """
 
     tenant: str
     key_id: str
-    role: Role = "member"
+    role: str = "member"
+    permissions: frozenset[Permission] = frozenset()
+    user: str | None = None
+    expires_at: float | None = None
+    token: str | None = None
+    session: str | None = None
+
+    def may(self, permission: Permission) -> bool:
+        return permission in self.permissions
+
+    @property
+    def operator(self) -> bool:
+        """Whether this is the operator of the whole service."""
+        return self.role == OPERATOR
+
+    @property
+    def only_user(self) -> str | None:
+        """The user beyond whose own conversations this caller does not see; None where it sees the tenant's."""
+        return None if Permission.CONVERSATIONS_ANY in self.permissions else self.user

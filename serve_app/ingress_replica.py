@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleTrainer, ask
 from deployments.places import HandleLanguageModel, places
 from domain.model import Catalog, parse_catalog
+from serve_app.access_watch import AccessWatch
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
 from serve_app.ingress.metrics import REGISTRY
@@ -22,6 +23,7 @@ from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
 from serve_app.version import version
+from storage.access import API_KEYS
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.compatibility import check_pool
@@ -68,6 +70,8 @@ class IngressReplica:
         self._follower = RedisFollower(open_redis(redis_url), open_redis(redis_url, timeout=10))
         self._metrics = MetricsPage("Ingress", self._redis, REGISTRY)
         self._complete = self._draining = False
+        reader = PostgresReader(self._pool, settings.master_keys.derived(API_KEYS))
+        self._access = AccessWatch(reader)
         catalog = PostgresCatalog(self._pool)
         models = CachedSettings(catalog.settings)
         self._registry = CatalogWatch(catalog, self._use, models)
@@ -83,7 +87,8 @@ class IngressReplica:
             self._outbox.check()
 
         self.parts = Parts(
-            reader=PostgresReader(self._pool),
+            reader=reader,
+            watch=self._access,
             hosts=HandleHosts(host),
             follower=self._follower,
             llm=HandleLanguageModel(llm, places(local)),
@@ -119,6 +124,7 @@ class IngressReplica:
         )
         self._metrics.start()
         self._outbox.start()
+        self._access.start()
         self._watch = asyncio.create_task(self._watch_state())
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -135,6 +141,7 @@ class IngressReplica:
 
     async def __del__(self) -> None:
         self._watch.cancel()
+        await self._access.close()
         await self._registry.close()
         await self._breakers.close()
         await self._metrics.close()

@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from storage.sealing import MasterKeys
+
 DEFAULT_DATA = Path("~/.local/share/brain")
 
 
@@ -17,6 +19,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address that the API listens on")
     port: int = Field(8000, ge=1, le=65535, description="TCP port of the API")
     api_key: SecretStr | None = Field(None, description="the operator's API key; made and kept if not given")
+    master_key: SecretStr | None = Field(
+        None,
+        description="32 random bytes in hexadecimal, which seal the secrets that the database keeps; to replace it, the"
+        " new key, a comma and the old one; made and kept if not given",
+    )
+    master_key_file: Path | None = Field(None, description="file that holds BRAIN_MASTER_KEY instead")
     database_url: SecretStr | None = Field(
         None, description="PostgreSQL of the replicas, postgresql://user:password@host/database; else an embedded one"
     )
@@ -76,6 +84,15 @@ class Settings(BaseSettings):
         if value is None:
             raise ValueError(f"{variable(field)} is not set in this replica's environment")
         return str(value.get_secret_value())
+
+    @property
+    def master_keys(self) -> MasterKeys:
+        """Raises ValueError naming the variable where there are none, or they are none."""
+        try:
+            text = self.master_key_file.read_text() if self.master_key_file else self.required("master_key")
+            return MasterKeys.parse(text)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{variable('master_key')}: {error}") from None
 
     @property
     def data_folder(self) -> Path:

@@ -1,22 +1,17 @@
 """The first tenant and its operator's key."""
 
-import hashlib
-
 import psycopg
 
 from domain.ids import new_id
+from storage.access import key_hash, shown
 
 
-def key_hash(api_key: str) -> bytes:
-    """What is kept of a key. Keys hold 256 random bits, so a fast hash is enough (no guessing to slow down)."""
-    return hashlib.sha256(api_key.encode()).digest()
-
-
-def bootstrap(admin_url: str, api_key: str, tenant_name: str = "default") -> tuple[str, str]:
+def bootstrap(admin_url: str, api_key: str, tenant_name: str = "default", pepper: bytes = b"") -> tuple[str, str]:
     """Make sure that the operator's tenant exists and that `api_key` opens it; gives (tenant_id, key_id).
 
-    An operator's key of an earlier start with another value is revoked.
+    An operator's key of an earlier start with another value is revoked. `pepper`: see `key_hash`.
     """
+    digest = key_hash(api_key, pepper)
     with psycopg.connect(admin_url) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(7215)")
         row = connection.execute(
@@ -29,7 +24,7 @@ def bootstrap(admin_url: str, api_key: str, tenant_name: str = "default") -> tup
                 (tenant, tenant_name),
             )
         found = connection.execute(
-            "SELECT id FROM brain.api_keys WHERE hash = %s AND tenant_id = %s", (key_hash(api_key), tenant)
+            "SELECT id FROM brain.api_keys WHERE hash = %s AND tenant_id = %s", (digest, tenant)
         ).fetchone()
         key = found[0] if found else new_id("key")
         connection.execute(
@@ -43,8 +38,8 @@ def bootstrap(admin_url: str, api_key: str, tenant_name: str = "default") -> tup
             )
         else:
             connection.execute(
-                "INSERT INTO brain.api_keys (tenant_id, id, name, hash, role)"
-                " VALUES (%s, %s, 'operator', %s, 'operator')",
-                (tenant, key, key_hash(api_key)),
+                "INSERT INTO brain.api_keys (tenant_id, id, name, hash, prefix, role)"
+                " VALUES (%s, %s, 'operator', %s, %s, 'operator')",
+                (tenant, key, digest, shown(api_key)),
             )
         return tenant, key

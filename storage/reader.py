@@ -1,6 +1,5 @@
 """What the ingress reads of Postgres, and the few writes that need no owner: creation, a message's metadata, cancel."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from domain.message import Message
 from domain.tenant import Caller
 from domain.turn import Turn, TurnStatus
 from storage import (
+    access,
     creation,
     feedback,
     insight,
@@ -38,6 +38,7 @@ class StoredTurn:
 
 
 class PostgresReader(
+    access.Access,
     message_edits.MessageEdits,
     versions.Versions,
     insight.Insight,
@@ -48,20 +49,13 @@ class PostgresReader(
 ):
     """Every method may raise `Unavailable`, reads after three tries; `NotFound` where the tenant has no such thing."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, peppers: tuple[bytes, ...] = ()) -> None:
+        self._pool, self._peppers = pool, peppers
 
     @again
     async def ping(self) -> None:
         async with asking(self._pool) as lent:
             await lent.fetchval("SELECT 1")
-
-    @again
-    async def find_api_key(self, api_key: str) -> Caller | None:
-        digest = hashlib.sha256(api_key.encode()).digest()
-        async with asking(self._pool) as lent:
-            row = await lent.fetchrow("SELECT tenant_id, key_id, role FROM brain.find_api_key($1)", digest)
-        return None if row is None else Caller(row["tenant_id"], row["key_id"], row["role"])
 
     @again
     async def key_is_known(self, tenant: str, caller: str, key: str) -> bool:

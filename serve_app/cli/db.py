@@ -72,17 +72,30 @@ def bootstrap(data: Data = None) -> None:
     """
     import secrets
 
+    from serve_app.embedded.folder import DataFolder
+    from serve_app.embedded.master_key import master_key
     from serve_app.embedded.operator_key import is_weak
     from serve_app.embedded.refusal import Refusal
     from storage import bootstrap
+    from storage.access import API_KEYS
 
-    given = read_settings().api_key
+    settings = read_settings()
+    given = settings.api_key
     key = given.get_secret_value() if given else f"brain_{secrets.token_urlsafe(32)}"
     if is_weak(key):
         raise Refusal("BRAIN_API_KEY is easy to guess: use 32 random characters or more, or none: one is made")
 
+    try:
+        if settings.admin_url is None:
+            keys, _ = master_key(DataFolder(data or settings.data), settings)
+        else:
+            keys = settings.master_keys
+    except ValueError as error:
+        raise Refusal(str(error)) from None
+    pepper = keys.derived(API_KEYS)[0]
+
     def work(url: str) -> None:
-        tenant, _ = bootstrap.bootstrap(url, key)
+        tenant, _ = bootstrap.bootstrap(url, key, pepper=pepper)
         typer.echo(f"tenant {tenant}" + ("" if given else f"\nkey    {key}"))
 
     with_database(data, work)

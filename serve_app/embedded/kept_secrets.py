@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from serve_app.embedded.folder import DataFolder, write_private
 from serve_app.embedded.refusal import Refusal
 
-KEPT = ("api-key",)
+KEPT = ("api-key", "master-key")
 
 
 def kept_secrets(folder: DataFolder) -> dict[str, str]:

@@ -11,6 +11,7 @@ from deployments.local_llm import PREFIX
 from serve_app.embedded import given, leftovers, ports
 from serve_app.embedded.child import Child
 from serve_app.embedded.folder import DataFolder, write_private
+from serve_app.embedded.master_key import master_key
 from serve_app.embedded.operator_key import operator_key
 from serve_app.embedded.plan import Plan
 from serve_app.embedded.postgres import OWNER, Postgres
@@ -21,6 +22,7 @@ from serve_app.embedded.reporter import Reporter
 from serve_app.embedded.serve_config import local_config
 from serve_app.embedded.serve_rest import DeployRefused, ServeRest, Unreachable, is_ready
 from serve_app.settings import Settings
+from storage.access import API_KEYS
 
 LONGEST_PAUSE = 30.0  # seconds between two tries to start a part again
 NOTICE = 1.5  # seconds in which balancers can see that readiness is off
@@ -86,6 +88,7 @@ class Supervisor:
         key = operator_key(
             self.folder, settings.api_key.get_secret_value() if settings.api_key else None, plan.public, self.reporter
         )
+        self.master_keys, self.master_key = master_key(self.folder, settings)
         ended = await asyncio.to_thread(leftovers.end, self.folder.instance)
         if ended:
             self.reporter.line(f"ended {ended} processes that an earlier start had left")
@@ -141,7 +144,8 @@ class Supervisor:
                 await postgres.grant_service()
             else:
                 await given.check_service("BRAIN_DATABASE_URL", self.database_url, self.settings.database_pooled)
-            return await asyncio.to_thread(bootstrap, admin_url, key)
+            pepper = self.master_keys.derived(API_KEYS)[0]
+            return await asyncio.to_thread(bootstrap, admin_url, key, pepper=pepper)
 
     async def _bring_up(self, part: Part, title: str) -> None:
         with self.reporter.step(title):
@@ -233,6 +237,7 @@ class Supervisor:
         return {
             **environment,
             **self.plan.environment,
+            "BRAIN_MASTER_KEY": self.master_key,
             "BRAIN_DATABASE_URL": self.database_url,
             "BRAIN_REDIS_URL": self.redis_url,
             "BRAIN_VECTORS_URL": self.settings.vectors_url or str(self.folder.path / "vectors"),

@@ -21,7 +21,7 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress import logs
 from serve_app.ingress.answer_models import RegisteredModel, RegisteredProvider, RegisteredProviders, Removed
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Operator
+from serve_app.ingress.auth import RegistersModels
 from serve_app.ingress.bodies import checked
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.documents import takes
@@ -47,7 +47,7 @@ class _Fields(RootModel[dict[str, Any]]):
 
 
 @router.get("", response_model=None, responses={200: {"model": RegisteredProviders}})
-async def list_providers(request: Request, who: Operator) -> Response:
+async def list_providers(request: Request, who: RegistersModels) -> Response:
     """All providers with their models, and where they come from: the configuration or the database."""
     view = await view_of(registry_of(parts_of(request)))
     data = [_provider_json(one) for one in view.providers.values()]
@@ -56,7 +56,7 @@ async def list_providers(request: Request, who: Operator) -> Response:
 
 
 @router.get("/providers/{name}", response_model=None, responses={200: {"model": RegisteredProvider}})
-async def get_provider(request: Request, who: Operator, name: str) -> Response:
+async def get_provider(request: Request, who: RegistersModels, name: str) -> Response:
     """One provider; its `ETag` can be sent as `If-Match` with a change."""
     found = await _provider(registry_of(parts_of(request)), name)
     return _provider_answer(found)
@@ -68,7 +68,7 @@ async def get_provider(request: Request, who: Operator, name: str) -> Response:
     responses={200: {"model": RegisteredProvider}},
     openapi_extra=takes(ProviderPut),
 )
-async def put_provider(request: Request, who: Operator, name: str) -> Response:
+async def put_provider(request: Request, who: RegistersModels, name: str) -> Response:
     """Register a provider, or replace it whole. Keys: `${NAME}` of the replicas' environment, or a file's name."""
     watch = registry_of(parts_of(request))
     fields = await _fields(request)
@@ -80,7 +80,7 @@ async def put_provider(request: Request, who: Operator, name: str) -> Response:
 @router.delete("/providers/{name}", response_model=None, responses={200: {"model": Removed}})
 async def delete_provider(
     request: Request,
-    who: Operator,
+    who: RegistersModels,
     name: str,
     reset: Annotated[bool, Query(description="forget what was registered: the configuration's counts again")] = False,
 ) -> Response:
@@ -92,7 +92,7 @@ async def delete_provider(
 
 
 @router.get("/{provider}/{model_id:path}", response_model=None, responses={200: {"model": RegisteredModel}})
-async def get_registered_model(request: Request, who: Operator, provider: str, model_id: str) -> Response:
+async def get_registered_model(request: Request, who: RegistersModels, provider: str, model_id: str) -> Response:
     found = await _provider(registry_of(parts_of(request)), provider)
     return _model_answer(found, _model(found, model_id))
 
@@ -103,7 +103,7 @@ async def get_registered_model(request: Request, who: Operator, provider: str, m
     responses={200: {"model": RegisteredModel}},
     openapi_extra=takes(ModelPut),
 )
-async def put_model(request: Request, who: Operator, provider: str, model_id: str) -> Response:
+async def put_model(request: Request, who: RegistersModels, provider: str, model_id: str) -> Response:
     """Add a model to a provider, or replace it whole."""
     watch = registry_of(parts_of(request))
     fields = {name: value for name, value in (await _fields(request)).items() if name != "provider"}
@@ -119,7 +119,7 @@ async def put_model(request: Request, who: Operator, provider: str, model_id: st
 
 
 @router.delete("/{provider}/{model_id:path}", response_model=None, responses={200: {"model": Removed}})
-async def delete_model(request: Request, who: Operator, provider: str, model_id: str) -> Response:
+async def delete_model(request: Request, who: RegistersModels, provider: str, model_id: str) -> Response:
     """Take a model out of a provider."""
     watch = registry_of(parts_of(request))
 

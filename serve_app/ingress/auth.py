@@ -1,51 +1,78 @@
-"""From a request to its caller."""
+"""From a request to its caller, and what that caller may do. Each route names the permission that it needs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends
 from starlette.requests import Request
 
+from domain.permissions import Permission
 from domain.tenant import Caller
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.errors import Problem
+from serve_app.ingress.owned import check_own
 from serve_app.ingress.parts import parts_of
 
-LONGEST_KEY = 1024
+LONGEST = 8192  # characters of a credential
 
 
 async def authenticated(request: Request) -> Caller:
     """The caller that the `Authorization` header names. Raises `Problem` 401, and `Unavailable`."""
-    scheme, _, key = request.headers.get("authorization", "").partition(" ")
-    key = key.strip()
-    if scheme.lower() != "bearer" or not key:
-        raise _unauthenticated("send your API key as `Authorization: Bearer <key>`")
-    caller = await parts_of(request).keys.caller(key) if len(key) <= LONGEST_KEY else None
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    credential = credential.strip()
+    if scheme.lower() != "bearer" or not credential:
+        raise unauthenticated("send your API key as `Authorization: Bearer <key>`")
+    caller = await parts_of(request).callers.caller(credential) if len(credential) <= LONGEST else None
     if caller is None:
-        raise _unauthenticated("this API key is not valid")
-    visit_of(request.scope).tenant = caller.tenant
+        raise unauthenticated("this API key or access token is not valid")
+    visit = visit_of(request.scope)
+    visit.tenant, visit.caller = caller.tenant, caller.key_id
     return caller
 
 
-async def administrator(request: Request) -> Caller:
-    """A caller with the role `operator` or `admin`. Raises `Problem` 401 or 403."""
-    caller = await authenticated(request)
-    if caller.role not in ("operator", "admin"):
-        raise Problem(403, "this needs an administrator's key")
-    return caller
+class Needs:
+    """A route's guard: a caller with this permission, and of what the path names, only what that caller may see.
+
+    Raises `Problem` 401 or 403, and `NotFound` for what belongs to another user.
+    """
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    async def __call__(self, request: Request) -> Caller:
+        caller = await authenticated(request)
+        if self.permission not in caller.permissions:
+            raise forbidden(self.permission)
+        if caller.only_user is not None:
+            await check_own(request, caller)
+        return caller
 
 
-async def operator(request: Request) -> Caller:
-    """A caller with the role `operator`. Raises `Problem` 401 or 403."""
-    caller = await authenticated(request)
-    if caller.role != "operator":
-        raise Problem(403, "this needs the operator's key")
-    return caller
+def needs(permission: Permission) -> Any:
+    """The dependency of a route that needs `permission`."""
+    return Depends(Needs(permission))
 
 
-def _unauthenticated(words: str) -> Problem:
+def forbidden(permission: Permission) -> Problem:
+    if permission.beyond_tenant:
+        return Problem(403, "this needs the operator's key")
+    return Problem(403, f"this needs the permission {permission.value}, which your role or your scopes do not have: ask an administrator")
+
+
+def unauthenticated(words: str) -> Problem:
     return Problem(401, words, headers={"www-authenticate": 'Bearer realm="brain"'})
 
 
-Who = Annotated[Caller, Depends(authenticated)]
-Administrator = Annotated[Caller, Depends(administrator)]
-Operator = Annotated[Caller, Depends(operator)]
+P = Permission
+ReadsConversations = Annotated[Caller, needs(P.CONVERSATIONS_READ)]
+ReadsAnyConversation = Annotated[Caller, needs(P.CONVERSATIONS_ANY)]
+WritesConversations = Annotated[Caller, needs(P.CONVERSATIONS_WRITE)]
+DeletesConversations = Annotated[Caller, needs(P.CONVERSATIONS_DELETE)]
+Sends = Annotated[Caller, needs(P.MESSAGES_SEND)]
+WritesMessages = Annotated[Caller, needs(P.MESSAGES_WRITE)]
+Completes = Annotated[Caller, needs(P.COMPLETIONS_CREATE)]
+ReadsModels = Annotated[Caller, needs(P.MODELS_READ)]
+ManagesModels = Annotated[Caller, needs(P.MODELS_MANAGE)]
+ManagesSettings = Annotated[Caller, needs(P.SETTINGS_MANAGE)]
+ReadsHealth = Annotated[Caller, needs(P.HEALTH_READ)]
+RegistersModels = Annotated[Caller, needs(P.PLATFORM_MODELS)]
+ReadsAllUsage = Annotated[Caller, needs(P.PLATFORM_USAGE)]

@@ -19,6 +19,7 @@ class Visit:
     began: float
     traceparent: str | None = None
     tenant: str | None = None
+    caller: str | None = None
     conversation: str | None = None
     turn: str | None = None
     admitted: Admitted | None = None

@@ -11,11 +11,12 @@ from domain.conversation import Conversation, ConversationStatus
 from domain.ids import new_id
 from serve_app.ingress.answer_models import ConversationList, ConversationSummary, Deleted
 from serve_app.ingress.answers import Answer, page_answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import DeletesConversations, ReadsConversations, WritesConversations
 from serve_app.ingress.bodies import ConversationCreate, ConversationPatch, body_hash, checked, idempotency_key
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import Problem
+from serve_app.ingress.owned import own_user
 from serve_app.ingress.params import NewestFirst, key_of, known, text
 from serve_app.ingress.parts import parts_of
 from serve_app.ingress.sending import REPLAYED
@@ -33,7 +34,7 @@ router = APIRouter(prefix="/api/v1/conversations", tags=["conversations"])
     responses={201: {"model": Conversation}},
     openapi_extra=takes(ConversationCreate, required=False, creates=True),
 )
-async def create_conversation(request: Request, who: Who) -> Response:
+async def create_conversation(request: Request, who: WritesConversations) -> Response:
     """Start a conversation."""
     body = checked(ConversationCreate, await request.body() or b"{}", strict=True)
     key = idempotency_key(request)
@@ -41,7 +42,7 @@ async def create_conversation(request: Request, who: Who) -> Response:
         who,
         NewConversation(
             id=new_id("conv"),
-            user_id=body.user_id,
+            user_id=own_user(who, body.user_id),
             title=body.title,
             metadata=body.metadata,
             system_prompt=body.system_prompt,
@@ -56,7 +57,7 @@ async def create_conversation(request: Request, who: Who) -> Response:
 @router.get("", response_model=None, responses={200: {"model": ConversationList}})
 async def list_conversations(
     request: Request,
-    who: Who,
+    who: ReadsConversations,
     page: NewestFirst,
     status: ConversationStatus | None = None,
     user_id: Annotated[str | None, Query()] = None,
@@ -64,12 +65,14 @@ async def list_conversations(
     """The tenant's conversations, newest first."""
     if page.after is not None:
         known(page.after, "conv", "conversation")
-    found = await parts_of(request).reader.conversations(who.tenant, page, status, text("user_id", user_id))
+    found = await parts_of(request).reader.conversations(
+        who.tenant, page, status, own_user(who, text("user_id", user_id))
+    )
     return page_answer(found, conversation_json)
 
 
 @router.get("/{conversation_id}", response_model=None, responses={200: {"model": Conversation}})
-async def get_conversation(request: Request, who: Who, conversation_id: str) -> Response:
+async def get_conversation(request: Request, who: ReadsConversations, conversation_id: str) -> Response:
     key = key_of(who, conversation_id)
     return Answer(conversation_json(await parts_of(request).reader.conversation(key.tenant, key.conversation)))
 
@@ -80,25 +83,27 @@ async def get_conversation(request: Request, who: Who, conversation_id: str) -> 
     responses={200: {"model": Conversation}},
     openapi_extra=takes(ConversationPatch),
 )
-async def change_conversation(request: Request, who: Who, conversation_id: str) -> Response:
+async def change_conversation(request: Request, who: WritesConversations, conversation_id: str) -> Response:
     """Set the given fields; `metadata` is replaced as a whole."""
     key = key_of(who, conversation_id)
     body = checked(ConversationPatch, await request.body(), strict=True)
     fields = body.model_dump(exclude_unset=True)
+    if who.only_user is not None and fields.get("user_id", who.only_user) != who.only_user:
+        raise Problem(403, "user_id: only an agent gives a conversation to another user", "user_id")
     if not fields:
         raise Problem(422, "name at least one field to change")
     return Answer(conversation_json(await parts_of(request).hosts.change(Change(key, fields))))
 
 
 @router.post("/{conversation_id}/end", response_model=None, responses={200: {"model": Conversation}})
-async def end_conversation(request: Request, who: Who, conversation_id: str) -> Response:
+async def end_conversation(request: Request, who: WritesConversations, conversation_id: str) -> Response:
     """End the conversation: what was accepted before is answered, further messages are refused."""
     key = key_of(who, conversation_id)
     return Answer(conversation_json(await parts_of(request).hosts.change(Change(key, end=True))))
 
 
 @router.delete("/{conversation_id}", response_model=None, responses={200: {"model": Deleted}})
-async def delete_conversation(request: Request, who: Who, conversation_id: str) -> Response:
+async def delete_conversation(request: Request, who: DeletesConversations, conversation_id: str) -> Response:
     """Delete the conversation and all that belongs to it."""
     key = key_of(who, conversation_id)
     await parts_of(request).hosts.delete(key)
@@ -106,7 +111,7 @@ async def delete_conversation(request: Request, who: Who, conversation_id: str) 
 
 
 @router.get("/{conversation_id}/summary", response_model=None, responses={200: {"model": ConversationSummary}})
-async def conversation_summary(request: Request, who: Who, conversation_id: str) -> Response:
+async def conversation_summary(request: Request, who: ReadsConversations, conversation_id: str) -> Response:
     """What the conversation's prompts tell of its early turns; of a conversation that still fits, one made now."""
     key = key_of(who, conversation_id)
     reader = parts_of(request).reader
@@ -116,7 +121,7 @@ async def conversation_summary(request: Request, who: Who, conversation_id: str)
 
 
 @router.get("/{conversation_id}/metrics", response_model=None)
-async def conversation_metrics(request: Request, who: Who, conversation_id: str) -> Response:
+async def conversation_metrics(request: Request, who: ReadsConversations, conversation_id: str) -> Response:
     """Turns by status, messages by role, tokens, cost, and latencies in milliseconds."""
     key = key_of(who, conversation_id)
     return Answer(await parts_of(request).reader.conversation_metrics(key.tenant, key.conversation))

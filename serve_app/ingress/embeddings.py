@@ -9,7 +9,7 @@ from starlette.responses import Response
 from domain.embedding import EmbedderInfo, Embedding
 from domain.model import AUTO
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import Completes
 from serve_app.ingress.bodies import checked
 from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import Problem, unknown_model
@@ -21,7 +21,7 @@ MOST, AT_ONCE = 2048, 256  # texts in a request, and in one call of the embedder
 
 
 @router.post("/embeddings", response_model=None, openapi_extra=takes(EmbeddingCreate))
-async def create_embeddings(request: Request, who: Who) -> Response:
+async def create_embeddings(request: Request, who: Completes) -> Response:
     """Embed one or several texts. `model` is `auto` or the name of the embedder."""
     body = checked(EmbeddingCreate, await request.body(), status=400)
     parts = parts_of(request)

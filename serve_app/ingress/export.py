@@ -9,7 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from domain.conversation import Conversation
 from domain.message import Message
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import ReadsConversations
 from serve_app.ingress.params import key_of
 from serve_app.ingress.parts import parts_of
 from serve_app.ingress.shapes import conversation_json, message_json, rfc3339
@@ -25,7 +25,10 @@ _TYPES = {
 
 @router.get("/{conversation_id}/export", response_model=None)
 async def export_conversation(
-    request: Request, who: Who, conversation_id: str, format: Literal["json", "jsonl", "markdown"] = "json"
+    request: Request,
+    who: ReadsConversations,
+    conversation_id: str,
+    format: Literal["json", "jsonl", "markdown"] = "json",
 ) -> Response:
     """All messages in order. `jsonl`: the conversation on the first line, then a message a line."""
     key = key_of(who, conversation_id)

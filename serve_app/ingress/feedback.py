@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from domain.feedback import Feedback
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import ReadsConversations, WritesMessages
 from serve_app.ingress.bodies import Native, checked
 from serve_app.ingress.documents import takes
 from serve_app.ingress.params import known
@@ -29,7 +29,7 @@ class FeedbackPut(Native):
     responses={200: {"model": Feedback}},
     openapi_extra=takes(FeedbackPut),
 )
-async def put_feedback(request: Request, who: Who, message_id: str) -> Response:
+async def put_feedback(request: Request, who: WritesMessages, message_id: str) -> Response:
     """Say how good an answer was; the last word counts."""
     known(message_id, "msg", "message")
     body = checked(FeedbackPut, await request.body(), strict=True)
@@ -38,13 +38,13 @@ async def put_feedback(request: Request, who: Who, message_id: str) -> Response:
 
 
 @router.get("/{message_id}/feedback", response_model=None, responses={200: {"model": Feedback}})
-async def get_feedback(request: Request, who: Who, message_id: str) -> Response:
+async def get_feedback(request: Request, who: ReadsConversations, message_id: str) -> Response:
     known(message_id, "msg", "message")
     return Answer(_told(await parts_of(request).reader.feedback(who.tenant, message_id)))
 
 
 @router.delete("/{message_id}/feedback", response_model=None)
-async def delete_feedback(request: Request, who: Who, message_id: str) -> Response:
+async def delete_feedback(request: Request, who: WritesMessages, message_id: str) -> Response:
     known(message_id, "msg", "message")
     await parts_of(request).reader.remove_feedback(who.tenant, message_id)
     return Answer({"message_id": message_id, "object": "message.feedback", "deleted": True})

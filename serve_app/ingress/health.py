@@ -5,7 +5,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from domain.errors import Unavailable
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Administrator
+from serve_app.ingress.auth import ReadsHealth
 from serve_app.ingress.parts import parts_of
 
 router = APIRouter(tags=["health"])
@@ -30,7 +30,7 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("/health/detailed", response_model=None)
-async def detailed(request: Request, who: Administrator) -> Response:
+async def detailed(request: Request, who: ReadsHealth) -> Response:
     """Each component: whether it answers, its latency in milliseconds, and its last error."""
     parts = parts_of(request)
     components = await parts.vitals.measure()

@@ -11,7 +11,7 @@ from domain.errors import InvalidExamples, NotFound
 from domain.ids import new_id
 from domain.intents import MOST_EXAMPLES, DefinedIntent, Training, TrainingRequest
 from domain.understanding import Example
-from serve_app.ingress.acting import ReadsFor, WritesFor
+from serve_app.ingress.acting import ManagesIntents, ReadsIntents
 from serve_app.ingress.answers import Answer
 from serve_app.ingress.bodies import body_hash, checked, idempotency_key
 from serve_app.ingress.detached import apart, detach
@@ -41,7 +41,7 @@ WAIT, EVERY = 600.0, 0.2  # seconds that `wait` lasts at the most, and between l
     responses={202: {"model": Training}, 200: {"model": Training, "description": "With `wait`, when it has ended"}},
     openapi_extra=takes(IntentTrain, required=False, creates=True),
 )
-async def train_intents(request: Request, who: WritesFor) -> Response:
+async def train_intents(request: Request, who: ManagesIntents) -> Response:
     """Train a head in the background, from these examples or those of the stored intents. It becomes active by itself,
     a first one within seconds; `version` then names it. The head before it answers until then."""
     body = checked(IntentTrain, await request.body() or b"{}", strict=True)
@@ -60,7 +60,7 @@ async def train_intents(request: Request, who: WritesFor) -> Response:
 
 
 @router.get("/training/{training_id}", response_model=None, responses={200: {"model": Training}})
-async def get_training(request: Request, who: ReadsFor, training_id: str) -> Response:
+async def get_training(request: Request, who: ReadsIntents, training_id: str) -> Response:
     """How far a training is, and what came of it."""
     known(training_id, "train", "training")
     return Answer(training_json(await intents_of(request).trainings.one(who.tenant, training_id)))
@@ -69,7 +69,7 @@ async def get_training(request: Request, who: ReadsFor, training_id: str) -> Res
 @router.post(
     "/evaluate", response_model=None, responses={200: {"model": Evaluation}}, openapi_extra=takes(IntentEvaluate)
 )
-async def evaluate_intents(request: Request, who: ReadsFor) -> Response:
+async def evaluate_intents(request: Request, who: ReadsIntents) -> Response:
     """How well the head that is in use knows these examples."""
     body = checked(IntentEvaluate, await request.body(), strict=True)
     examples = [one.example() for one in body.examples]
@@ -81,7 +81,7 @@ async def evaluate_intents(request: Request, who: ReadsFor) -> Response:
 
 
 @router.get("/versions", response_model=None, responses={200: {"model": IntentHeadList}})
-async def list_versions(request: Request, who: ReadsFor) -> Response:
+async def list_versions(request: Request, who: ReadsIntents) -> Response:
     """The heads that are kept, newest first; version 0 is the shared set."""
     found = await intents_of(request).heads.versions(who.tenant)
     data = [*map(version_json, found), shared_json(not any(one.active for one in found))]
@@ -91,7 +91,7 @@ async def list_versions(request: Request, who: ReadsFor) -> Response:
 @router.post(
     "/rollback", response_model=None, responses={200: {"model": IntentHead}}, openapi_extra=takes(IntentRollback)
 )
-async def roll_back(request: Request, who: WritesFor) -> Response:
+async def roll_back(request: Request, who: ManagesIntents) -> Response:
     """Make another version active, an older or a newer one; within two seconds every replica goes by it."""
     body, heads = checked(IntentRollback, await request.body(), strict=True), intents_of(request).heads
     if not await heads.activate(who.tenant, body.version):

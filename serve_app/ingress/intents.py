@@ -10,7 +10,7 @@ from deployments.slot_finding import extractor
 from domain.errors import BrainError, InvalidSlot
 from domain.ids import new_id
 from domain.intents import DefinedIntent
-from serve_app.ingress.acting import ReadsFor, WritesFor
+from serve_app.ingress.acting import ManagesIntents, ReadsIntents
 from serve_app.ingress.answers import Answer, list_json
 from serve_app.ingress.bodies import body_hash, checked, idempotency_key
 from serve_app.ingress.documents import takes
@@ -41,7 +41,7 @@ router = APIRouter(prefix="/api/v1/intents", tags=["intents"])
     responses={200: {"model": Classified | ClassifiedTexts}},
     openapi_extra=takes(IntentClassify),
 )
-async def classify(request: Request, who: ReadsFor) -> Response:
+async def classify(request: Request, who: ReadsIntents) -> Response:
     """What a text asks for, or up to 256 of them: the tenant's own intents, else the shared set."""
     body = checked(IntentClassify, await request.body(), strict=True)
     classifier = parts_of(request).classifier
@@ -53,7 +53,7 @@ async def classify(request: Request, who: ReadsFor) -> Response:
 
 @router.get("/common", response_model=None, responses={200: {"model": CommonIntents}})
 async def common_intents(
-    request: Request, who: ReadsFor, since: Moment = None, until: End = None, limit: Limit = 20
+    request: Request, who: ReadsIntents, since: Moment = None, until: End = None, limit: Limit = 20
 ) -> Response:
     """What users asked for most, in a period: seven days unless `from` and `to` say otherwise."""
     begin, end = period(since, until)
@@ -63,7 +63,7 @@ async def common_intents(
 
 
 @router.get("", response_model=None, responses={200: {"model": IntentList}})
-async def list_intents(request: Request, who: ReadsFor, page: NewestFirst) -> Response:
+async def list_intents(request: Request, who: ReadsIntents, page: NewestFirst) -> Response:
     """The tenant's intents, newest first; `head` says which of them messages are told apart by at the moment."""
     if page.after is not None:
         known(page.after, "int", "intent")
@@ -83,7 +83,7 @@ async def list_intents(request: Request, who: ReadsFor, page: NewestFirst) -> Re
     responses={201: {"model": DefinedIntent}},
     openapi_extra=takes(IntentPut, creates=True),
 )
-async def create_intent(request: Request, who: WritesFor) -> Response:
+async def create_intent(request: Request, who: ManagesIntents) -> Response:
     """Define an intent. It is told apart from others once a training has learned it."""
     body, key = await _intent(request), idempotency_key(request)
     new = _new(new_id("int"), body, key, body_hash("intents", body))
@@ -92,7 +92,7 @@ async def create_intent(request: Request, who: WritesFor) -> Response:
 
 
 @router.get("/{intent_id}", response_model=None, responses={200: {"model": DefinedIntent}})
-async def get_intent(request: Request, who: ReadsFor, intent_id: str) -> Response:
+async def get_intent(request: Request, who: ReadsIntents, intent_id: str) -> Response:
     known(intent_id, "int", "intent")
     return Answer(defined_json(await intents_of(request).defined.one(who.tenant, intent_id)))
 
@@ -103,7 +103,7 @@ async def get_intent(request: Request, who: ReadsFor, intent_id: str) -> Respons
     responses={200: {"model": DefinedIntent}},
     openapi_extra=takes(IntentPut),
 )
-async def put_intent(request: Request, who: WritesFor, intent_id: str) -> Response:
+async def put_intent(request: Request, who: ManagesIntents, intent_id: str) -> Response:
     """Replace what is said of an intent."""
     known(intent_id, "int", "intent")
     new = _new(intent_id, await _intent(request))
@@ -111,7 +111,7 @@ async def put_intent(request: Request, who: WritesFor, intent_id: str) -> Respon
 
 
 @router.delete("/{intent_id}", response_model=None, responses={200: {"model": DeletedIntent}})
-async def delete_intent(request: Request, who: WritesFor, intent_id: str) -> Response:
+async def delete_intent(request: Request, who: ManagesIntents, intent_id: str) -> Response:
     """Remove an intent; the head knows it until the next training."""
     known(intent_id, "int", "intent")
     await intents_of(request).defined.delete(who.tenant, intent_id)

@@ -1,5 +1,6 @@
 """Search in messages, and what is like a message or a conversation."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -10,10 +11,12 @@ from starlette.responses import Response
 from domain.conversation import Conversation
 from domain.errors import Unavailable
 from domain.message import Message, Role
+from domain.tenant import Caller
 from serve_app.ingress.answer_models import ListOf
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import ReadsConversations
 from serve_app.ingress.errors import Problem
+from serve_app.ingress.owned import own_user
 from serve_app.ingress.params import Limit, key_of, known, text
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.shapes import conversation_json, message_json
@@ -69,13 +72,17 @@ def _utc(name: str, at: datetime | None) -> datetime | None:
         raise Problem(422, f"{name}: no such time", name) from None
 
 
+def of_caller(who: Caller, which: Filters) -> Filters:
+    return replace(which, user=own_user(who, which.user))
+
+
 Which = Annotated[Filters, Depends(filters)]
 
 
 @router.get("/messages/search", response_model=None, responses={200: {"model": SearchAnswer}})
 async def search_messages(
     request: Request,
-    who: Who,
+    who: ReadsConversations,
     which: Which,
     q: Annotated[str, Query(min_length=1, max_length=1000, description="words, or what is meant")],
     limit: Limit = 20,
@@ -87,15 +94,18 @@ async def search_messages(
     """
     if not (text("q", q) or "").strip():
         raise Problem(422, "q: must hold a word", "q")
+    which = of_caller(who, which)
     answer = await _memory(parts_of(request)).search(who.tenant, q, limit, which)
     return Answer({**_messages(answer.found), "degraded": list(answer.degraded)})
 
 
 @router.get("/messages/{message_id}/similar", response_model=None, responses={200: {"model": FoundMessages}})
-async def similar_messages(request: Request, who: Who, which: Which, message_id: str, limit: Limit = 20) -> Response:
+async def similar_messages(
+    request: Request, who: ReadsConversations, which: Which, message_id: str, limit: Limit = 20
+) -> Response:
     """Messages that mean something like this one, the nearest first; `score` is the cosine of their vectors."""
     known(message_id, "msg", "message")
-    found = await _memory(parts_of(request)).similar_messages(who.tenant, message_id, limit, which)
+    found = await _memory(parts_of(request)).similar_messages(who.tenant, message_id, limit, of_caller(who, which))
     return Answer(_messages(found))
 
 
@@ -104,7 +114,7 @@ async def similar_messages(request: Request, who: Who, which: Which, message_id:
 )
 async def similar_conversations(
     request: Request,
-    who: Who,
+    who: ReadsConversations,
     conversation_id: str,
     user_id: Annotated[str | None, Query(max_length=255)] = None,
     limit: Limit = 20,
@@ -115,7 +125,9 @@ async def similar_conversations(
     """
     key = key_of(who, conversation_id)
     memory = _memory(parts_of(request))
-    found = await memory.similar_conversations(key.tenant, key.conversation, limit, text("user_id", user_id))
+    found = await memory.similar_conversations(
+        key.tenant, key.conversation, limit, own_user(who, text("user_id", user_id))
+    )
     return Answer(_list([{"conversation": conversation_json(each.one), "score": each.score} for each in found], found))
 
 

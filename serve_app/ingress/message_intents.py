@@ -8,7 +8,7 @@ from starlette.responses import Response
 from domain.analysis import analysis_json
 from serve_app.ingress.answer_models import MessageList
 from serve_app.ingress.answers import Answer, page_answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import ReadsAnyConversation, ReadsConversations
 from serve_app.ingress.errors import Problem
 from serve_app.ingress.intent_answers import MessageAnalysis
 from serve_app.ingress.params import OldestFirst, known, text
@@ -23,7 +23,7 @@ Share = Annotated[float | None, Query(ge=0, le=1)]
 @router.get("", response_model=None, responses={200: {"model": MessageList}})
 async def messages_by_intent(
     request: Request,
-    who: Who,
+    who: ReadsAnyConversation,
     page: OldestFirst,
     intent: Annotated[str | None, Query(max_length=128)] = None,
     min_confidence: Share = None,
@@ -40,7 +40,7 @@ async def messages_by_intent(
 
 
 @router.get("/{message_id}/analysis", response_model=None, responses={200: {"model": MessageAnalysis}})
-async def get_analysis(request: Request, who: Who, message_id: str) -> Response:
+async def get_analysis(request: Request, who: ReadsConversations, message_id: str) -> Response:
     """What the message was taken to mean when it came; what it means now, where that was not kept."""
     known(message_id, "msg", "message")
     parts = parts_of(request)

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from domain.message import Message
 from serve_app.ingress.answer_models import Deleted, MessageInContext, MessageList, VersionList
 from serve_app.ingress.answers import Answer, page_answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import ReadsConversations, WritesMessages
 from serve_app.ingress.bodies import MessagePatch, checked
 from serve_app.ingress.documents import takes
 from serve_app.ingress.params import OldestFirst, key_of, known
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/v1", tags=["messages"])
 
 
 @router.get("/conversations/{conversation_id}/messages", response_model=None, responses={200: {"model": MessageList}})
-async def list_messages(request: Request, who: Who, conversation_id: str, page: OldestFirst) -> Response:
+async def list_messages(request: Request, who: ReadsConversations, conversation_id: str, page: OldestFirst) -> Response:
     """The conversation's messages in the order of `seq`."""
     key = key_of(who, conversation_id)
     if page.after is not None:
@@ -30,7 +30,10 @@ async def list_messages(request: Request, who: Who, conversation_id: str, page: 
 
 @router.get("/messages/{message_id}", response_model=None, responses={200: {"model": MessageInContext}})
 async def get_message(
-    request: Request, who: Who, message_id: str, context: Annotated[int | None, Query(ge=0, le=50)] = None
+    request: Request,
+    who: ReadsConversations,
+    message_id: str,
+    context: Annotated[int | None, Query(ge=0, le=50)] = None,
 ) -> Response:
     """A message; `context` adds that many messages before and after it."""
     known(message_id, "msg", "message")
@@ -45,7 +48,7 @@ async def get_message(
 
 
 @router.get("/messages/{message_id}/versions", response_model=None, responses={200: {"model": VersionList}})
-async def list_versions(request: Request, who: Who, message_id: str, page: OldestFirst) -> Response:
+async def list_versions(request: Request, who: ReadsConversations, message_id: str, page: OldestFirst) -> Response:
     """All replies to a message (the id of which, or of any of them, is given), the oldest first. The one that later
     prompts tell has `superseded_by` null."""
     known(message_id, "msg", "message")
@@ -60,7 +63,7 @@ async def list_versions(request: Request, who: Who, message_id: str, page: Oldes
     responses={200: {"model": Message}},
     openapi_extra=takes(MessagePatch),
 )
-async def change_message(request: Request, who: Who, message_id: str) -> Response:
+async def change_message(request: Request, who: WritesMessages, message_id: str) -> Response:
     """Replace the message's metadata."""
     known(message_id, "msg", "message")
     body = checked(MessagePatch, await request.body(), strict=True)
@@ -68,7 +71,7 @@ async def change_message(request: Request, who: Who, message_id: str) -> Respons
 
 
 @router.delete("/messages/{message_id}", response_model=None, responses={200: {"model": Deleted}})
-async def delete_message(request: Request, who: Who, message_id: str) -> Response:
+async def delete_message(request: Request, who: WritesMessages, message_id: str) -> Response:
     """Delete a message; its `seq` stays unused. Refused (409 `conversation_busy`) while the conversation has an
     unfinished turn."""
     known(message_id, "msg", "message")

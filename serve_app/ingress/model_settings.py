@@ -14,7 +14,7 @@ from domain.tenant import Caller
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.answer_models import ModelSettingsAnswer
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import ManagesSettings, ReadsModels
 from serve_app.ingress.bodies import checked
 from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import Problem
@@ -44,7 +44,7 @@ def registry_of(parts: Parts) -> CatalogWatch:
 
 
 @router.get("/{tenant_id}/model-settings", response_model=None, responses={200: {"model": ModelSettingsAnswer}})
-async def get_model_settings(request: Request, who: Who, tenant_id: str) -> Response:
+async def get_model_settings(request: Request, who: ReadsModels, tenant_id: str) -> Response:
     """The tenant's rules. The operator may read those of any tenant."""
     registry = registry_of(parts_of(request))
     tenant = await _tenant(registry, who, tenant_id)
@@ -57,19 +57,17 @@ async def get_model_settings(request: Request, who: Who, tenant_id: str) -> Resp
     responses={200: {"model": ModelSettingsAnswer}},
     openapi_extra=takes(ModelSettingsPut),
 )
-async def put_model_settings(request: Request, who: Who, tenant_id: str) -> Response:
+async def put_model_settings(request: Request, who: ManagesSettings, tenant_id: str) -> Response:
     """Replace the tenant's rules. `weight` and `budget` stay as they are unless the operator sets them."""
     parts = parts_of(request)
     registry = registry_of(parts)
     tenant = await _tenant(registry, who, tenant_id)
-    if who.role not in ("operator", "admin"):
-        raise Problem(403, "this needs an administrator's key")
     body = checked(ModelSettingsPut, await request.body(), strict=True)
     if body.tenant_id not in (None, tenant):
         raise Problem(422, "tenant_id: is not the one of the path", "tenant_id")
     given = body.rules()
     check_settings(given, parts.catalog)
-    operator = who.role == "operator"
+    operator = who.operator
     settings = await registry.store.change_settings(
         tenant, lambda stored: given if operator else _by_admin(given, stored)
     )
@@ -114,7 +112,7 @@ def _by_admin(given: ModelSettings, stored: ModelSettings) -> ModelSettings:
 async def _tenant(registry: CatalogWatch, who: Caller, tenant_id: str) -> str:
     if tenant_id == who.tenant:
         return tenant_id
-    if who.role != "operator" or not await registry.store.has_tenant(known(tenant_id, "ten", "tenant")):
+    if not who.operator or not await registry.store.has_tenant(known(tenant_id, "ten", "tenant")):
         raise NotFound("there is no such tenant")
     return tenant_id
 

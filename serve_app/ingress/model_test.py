@@ -19,7 +19,7 @@ from domain.turn import Parameters
 from serve_app.ingress.allowed import allowed_route
 from serve_app.ingress.answer_models import ModelTestAnswer
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Administrator
+from serve_app.ingress.auth import ManagesModels
 from serve_app.ingress.bodies import Native, checked
 from serve_app.ingress.detached import apart, detach
 from serve_app.ingress.documents import takes
@@ -43,7 +43,7 @@ class ModelTest(Native):
     responses={200: {"model": ModelTestAnswer}},
     openapi_extra=takes(ModelTest, required=False),
 )
-async def test_model(request: Request, who: Administrator, model_id: str) -> Response:
+async def test_model(request: Request, who: ManagesModels, model_id: str) -> Response:
     """Call the model once and tell how it went, also when it failed. The answer is short; it counts as usage."""
     parts = parts_of(request)
     raw = await request.body()

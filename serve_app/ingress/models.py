@@ -12,7 +12,7 @@ from domain.model_settings import ModelSettings
 from serve_app.ingress.allowed import allowed_ids, allowed_route
 from serve_app.ingress.answer_models import ModelCard, ModelList, ModelMetricsAnswer, ModelPreference
 from serve_app.ingress.answers import Answer, list_json
-from serve_app.ingress.auth import Administrator, Who
+from serve_app.ingress.auth import ManagesModels, ReadsModels
 from serve_app.ingress.bodies import Native, checked
 from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import Problem, unknown_model
@@ -32,7 +32,7 @@ class Preference(Native):
 
 
 @router.get("", response_model=None, responses={200: {"model": ModelList}})
-async def list_models(request: Request, who: Who, page: OldestFirst) -> Response:
+async def list_models(request: Request, who: ReadsModels, page: OldestFirst) -> Response:
     """The concrete models that the tenant may use, in the order of the catalog; patterns are not listed."""
     parts = parts_of(request)
     settings = await parts.models.settings(who.tenant)
@@ -49,7 +49,7 @@ async def list_models(request: Request, who: Who, page: OldestFirst) -> Response
 
 @router.get("/{model_id:path}/metrics", response_model=None, responses={200: {"model": ModelMetricsAnswer}})
 async def get_model_metrics(
-    request: Request, who: Who, model_id: str, since: Moment = None, until: End = None
+    request: Request, who: ReadsModels, model_id: str, since: Moment = None, until: End = None
 ) -> Response:
     """What the caller's tenant used of the model: turns, calls, tokens, cost, latencies, errors."""
     parts = parts_of(request)
@@ -69,7 +69,7 @@ async def get_model_metrics(
     responses={200: {"model": ModelPreference}},
     openapi_extra=takes(Preference),
 )
-async def prefer_model(request: Request, who: Administrator, model_id: str) -> Response:
+async def prefer_model(request: Request, who: ManagesModels, model_id: str) -> Response:
     """Make `auto` prefer (up to 1) or avoid (down to -1) a model for this tenant; null removes the preference."""
     parts, raw = parts_of(request), await request.body()
     weight = None if raw.strip() == b"null" else checked(Preference, raw, strict=True).weight
@@ -94,7 +94,7 @@ async def prefer_model(request: Request, who: Administrator, model_id: str) -> R
 
 
 @router.get("/{model_id:path}", response_model=None, responses={200: {"model": ModelCard}})
-async def get_model(request: Request, who: Who, model_id: str) -> Response:
+async def get_model(request: Request, who: ReadsModels, model_id: str) -> Response:
     """One model that the tenant may use, also one that a pattern allows."""
     parts = parts_of(request)
     route = await allowed_route(parts, who, model_id)

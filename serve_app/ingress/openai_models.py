@@ -6,7 +6,7 @@ from starlette.responses import Response
 from domain.model import AUTO
 from serve_app.ingress.allowed import allowed_ids, allowed_route
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import ReadsModels
 from serve_app.ingress.errors import unknown_model
 from serve_app.ingress.parts import Parts, parts_of
 
@@ -14,14 +14,14 @@ router = APIRouter(prefix="/v1/models", tags=["OpenAI-compatible"])
 
 
 @router.get("", response_model=None)
-async def list_openai_models(request: Request, who: Who) -> Response:
+async def list_openai_models(request: Request, who: ReadsModels) -> Response:
     """`auto` and every concrete model that the tenant may use."""
     parts = parts_of(request)
     return Answer({"object": "list", "data": [_card(parts, one) for one in (AUTO, *await allowed_ids(parts, who))]})
 
 
 @router.get("/{model_id:path}", response_model=None)
-async def get_openai_model(request: Request, who: Who, model_id: str) -> Response:
+async def get_openai_model(request: Request, who: ReadsModels, model_id: str) -> Response:
     parts = parts_of(request)
     await allowed_route(parts, who, model_id)
     return Answer(_card(parts, model_id))

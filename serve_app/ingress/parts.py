@@ -11,11 +11,12 @@ from domain.embedding import EmbedderInfo
 from domain.errors import Unavailable
 from domain.model import Catalog
 from domain.ports import Classifier, Embedder, Follower, Health, Hosts, LanguageModel, TenantModels
+from serve_app.access_watch import AccessWatch
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.accounting import Accounts
 from serve_app.ingress.admission import Admission
+from serve_app.ingress.callers import Callers, Find, nobody
 from serve_app.ingress.context import visit_of
-from serve_app.ingress.keys import Keys
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
 from storage.intent_heads import PostgresHeads
@@ -58,7 +59,8 @@ class Intents:
 @dataclass(slots=True)
 class Parts:
     """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
-    the whole service. `registry`: where models are registered and tenants' settings are kept.
+    the whole service. `registry`: where models are registered and tenants' settings are kept. `find_token`: the caller
+    of an access token. `watch`: hears what changes of access.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -80,7 +82,9 @@ class Parts:
     registry: CatalogWatch | None = None
     intents: Intents | None = None
     memory: Memory | None = None
-    keys: Keys = field(init=False)
+    find_token: Find = nobody
+    watch: AccessWatch | None = None
+    callers: Callers = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)
     admission: Admission = field(init=False)
@@ -88,7 +92,10 @@ class Parts:
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self.ledger)
-        self.keys = Keys(self.reader.find_api_key)
+        self.callers = Callers(self.reader.find_api_key, self.find_token)
+        if self.watch is not None:
+            self.callers.current = self.watch.current
+            self.watch.listeners.append(self.callers.forget)
         self.vitals = Vitals(self.checks)
         self.admission = Admission(self.settings.admission_wait)
 

@@ -14,7 +14,7 @@ from domain.events import Position, parse_event_id
 from domain.turn import Turn
 from serve_app.ingress import sse
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Who
+from serve_app.ingress.auth import ReadsConversations, Sends
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.errors import Problem
 from serve_app.ingress.params import known
@@ -39,7 +39,7 @@ _UNKNOWN_TRACE: dict[str, Any] = {
 
 
 @router.get("/{turn_id}", response_model=None, responses={200: {"model": Turn}})
-async def get_turn(request: Request, who: Who, turn_id: str) -> Response:
+async def get_turn(request: Request, who: ReadsConversations, turn_id: str) -> Response:
     _note(request, turn_id)
     return Answer(turn_json(await parts_of(request).reader.turn(who.tenant, turn_id)))
 
@@ -49,7 +49,7 @@ async def get_turn(request: Request, who: Who, turn_id: str) -> Response:
     response_model=None,
     responses={200: {"content": {"text/event-stream": {}}, "description": "The turn's events"}},
 )
-async def get_events(request: Request, who: Who, turn_id: str, after: str | None = None) -> Response:
+async def get_events(request: Request, who: ReadsConversations, turn_id: str, after: str | None = None) -> Response:
     """The turn's events from the beginning, or right after the event that `Last-Event-ID` (or `after`) names."""
     _note(request, turn_id)
     position = _position(request.headers.get("last-event-id") or after, turn_id)
@@ -59,7 +59,7 @@ async def get_events(request: Request, who: Who, turn_id: str, after: str | None
 
 
 @router.post("/{turn_id}/cancel", response_model=None, responses={200: {"model": Turn}})
-async def cancel_turn(request: Request, who: Who, turn_id: str) -> Response:
+async def cancel_turn(request: Request, who: Sends, turn_id: str) -> Response:
     """Cancel the turn; one that has ended stays as it is."""
     _note(request, turn_id)
     parts = parts_of(request)
@@ -73,7 +73,7 @@ async def cancel_turn(request: Request, who: Who, turn_id: str) -> Response:
 
 
 @router.get("/{turn_id}/trace", response_model=None)
-async def get_trace(request: Request, who: Who, turn_id: str) -> Response:
+async def get_trace(request: Request, who: ReadsConversations, turn_id: str) -> Response:
     """Why the turn went as it did: models considered, calls made, what the prompt held. Empty while it runs."""
     _note(request, turn_id)
     trace = await parts_of(request).reader.trace(who.tenant, turn_id)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Operator
+from serve_app.ingress.auth import ReadsAllUsage
 from serve_app.ingress.errors import Problem
 from serve_app.ingress.params import text
 from serve_app.ingress.parts import parts_of
@@ -73,7 +73,7 @@ class UsageList(BaseModel):
 )
 async def usage(
     request: Request,
-    who: Operator,
+    who: ReadsAllUsage,
     start: Annotated[str | None, Query(alias="from", description="a day, or a time with its offset")] = None,
     end: Annotated[str | None, Query(alias="to", description="the last day, or the time before which it ends")] = None,
     group_by: Annotated[str, Query(description=f"of {', '.join(GROUPS)}, with commas", max_length=100)] = "day,model",

@@ -73,7 +73,7 @@ def brain(work_folder: Path, config: Path) -> Iterator[Brain]:
 @pytest.fixture
 def other_tenant(brain: Brain) -> httpx.Client:
     """A client with the key of another tenant."""
-    from storage.bootstrap import key_hash
+    from storage.access import key_hash
 
     key = "brain_" + "z" * 43
     brain.sql("INSERT INTO brain.tenants (id, name) VALUES ('ten_0', 'other') ON CONFLICT DO NOTHING")

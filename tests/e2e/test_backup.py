@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.bootstrap import key_hash
+from storage.access import key_hash
 from tests.conftest import free_port
 from tests.e2e.brain import BRAIN, Brain, clean_environment
 

@@ -37,7 +37,7 @@ from deployments.hosted_llm import HostedLLM
 from domain.errors import Unavailable
 from domain.model import parse_catalog
 from serve_app.ingress import IngressSettings, Parts, create_app
-from storage.bootstrap import key_hash
+from storage.access import key_hash
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.conversations import PostgresConversations
 from storage.follower import RedisFollower

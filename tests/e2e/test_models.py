@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from domain.ids import new_id
-from storage.bootstrap import key_hash
+from storage.access import key_hash
 from tests.conftest import wait_until
 from tests.e2e.brain import Brain, mock_provider
 

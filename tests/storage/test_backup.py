@@ -20,7 +20,7 @@ from storage.backup.read import open_backup
 from storage.backup.restore import restore
 from storage.backup.tables import LEFT_OUT
 from storage.backup.write import write_backup
-from storage.bootstrap import key_hash
+from storage.access import key_hash
 from storage.conversations import PostgresConversations
 from storage.journal import stream_key
 from storage.migrations import downgrade, newest

@@ -17,20 +17,24 @@ from tests.storage.test_ownership import unfinished
 
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
-    " reservations intents intent_trainings intent_heads summaries",
+    " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens",
     ("SELECT", "INSERT", "UPDATE"): "budgets",
-    ("SELECT", "INSERT"): "usage outbox",
-    ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces",
+    ("SELECT", "INSERT"): "usage outbox revoked_tokens audit",
+    ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces"
+    " signing_keys access_version",
 }
 """All that `brain_app` may do with tables. Code that needs more comes with a migration and a word here."""
 
 GRANTED_TO_DEFINER = {
-    ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers outbox_consumers outbox_claims outbox_set_aside vector_spaces",
-    ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings",
+    ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers outbox_consumers outbox_claims outbox_set_aside vector_spaces"
+    " tenants",
+    ("SELECT", "INSERT", "UPDATE"): "api_keys signing_keys",
+    ("SELECT", "INSERT", "DELETE"): "access_changes",
+    ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version",
     ("SELECT", "UPDATE", "DELETE"): "outbox",  # of which it updates who has confirmed, alone
-    ("SELECT", "DELETE"): "idempotency reservations",
     ("SELECT", "INSERT"): "message_words",
-    ("SELECT",): "tenants api_keys conversations turns messages usage hosts model_settings intent_heads",
+    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions",
+    ("SELECT",): "conversations turns messages usage hosts model_settings intent_heads roles users",
 }
 
 
@@ -39,7 +43,15 @@ def by_table(granted):
 
 
 TABLES = by_table(GRANTED)
-NOT_OF_A_TENANT = {"hosts", "outbox_consumers", "providers", "catalog_version", "vector_spaces"}
+NOT_OF_A_TENANT = {
+    "hosts",
+    "outbox_consumers",
+    "providers",
+    "catalog_version",
+    "vector_spaces",
+    "signing_keys",
+    "access_version",
+}
 DEFINED = {
     "find_api_key",
     "orphans",
@@ -72,6 +84,22 @@ DEFINED = {
     "waiting_words",
     "outbox_size",
     "skip_outbox",
+    "access_changed",
+    "access_since",
+    "revoked_now",
+    "prune_access",
+    "find_key",
+    "rehash_key",
+    "list_tenants",
+    "create_tenant",
+    "change_tenant",
+    "delete_tenant",
+    "create_key",
+    "end_key",
+    "keys_used",
+    "put_signing_key",
+    "end_signing_key",
+    "reseal_signing_key",
 }
 """What runs with the rights of `brain_definer`."""
 

@@ -13,7 +13,7 @@ from domain.ids import new_id
 from domain.message import Usage
 from domain.model_settings import ModelSettings
 from serve_app.ingress import IngressSettings, accounting
-from storage.bootstrap import key_hash
+from storage.access import key_hash
 from storage.ledger import PostgresLedger
 from tests.unit.ingress_world import USAGE, World, world
 

@@ -10,7 +10,7 @@ import pytest
 from domain.ids import new_id
 from serve_app.ingress import IngressSettings
 from storage import insight
-from storage.bootstrap import key_hash
+from storage.access import key_hash
 from storage.postgres import reading
 from tests.unit.ingress_world import Script, World, world
 

@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import pytest
 from ray.serve._private.http_util import RequestIdMiddleware
+from serve_app.ingress.callers import ABSENT, FRESH, STALE, Callers
 
 from domain.errors import CommitUnknown, Overloaded, Unavailable
 from domain.tenant import Caller
 from serve_app.ingress import IngressSettings, create_app
 from serve_app.ingress.edge import middlewares
-from serve_app.ingress.keys import ABSENT, FRESH, STALE, Keys
 from tests.unit.ingress_world import World, serving, world
 
 
@@ -181,7 +181,7 @@ async def test_keys_are_remembered_and_outlive_an_outage() -> None:
             raise Unavailable
         return found if key == "good" else None
 
-    keys = Keys(find, lambda: now)
+    keys = Callers(find, now=lambda: now)
     assert [await keys.caller("good") for _ in range(3)] == [found] * 3
     assert await asyncio.gather(*(keys.caller("bad") for _ in range(5))) == [None] * 5
     assert asked == 2, "equal questions at one time are one question"

@@ -14,7 +14,8 @@ from domain.ids import new_id
 from domain.vectors import VectorRecord
 from serve_app.ingress import IngressSettings
 from serve_app.memory import FUSION, Memory, fused
-from storage.bootstrap import bootstrap, key_hash
+from storage.access import key_hash
+from storage.bootstrap import bootstrap
 from storage.recall import PostgresRecall
 from storage.spaces import PostgresSpaces
 from tests.conftest import make_database

@@ -16,7 +16,7 @@ from domain.ids import new_id
 from domain.model import Catalog, parse_catalog
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress import IngressSettings, model_test
-from storage.bootstrap import key_hash
+from storage.access import key_hash
 from storage.catalog import CachedSettings, PostgresCatalog
 from tests.unit.ingress_world import CATALOG, USAGE, World, world
 

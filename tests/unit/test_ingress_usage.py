@@ -15,7 +15,7 @@ from domain.ledger import Charge
 from domain.message import Usage
 from serve_app.ingress import IngressSettings
 from serve_app.ingress import usage as route
-from storage.bootstrap import key_hash
+from storage.access import key_hash
 from tests.unit.ingress_world import World, world
 
 PATH = "/api/v1/admin/usage"

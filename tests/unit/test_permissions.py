@@ -1,0 +1,84 @@
+"""Roles, scopes, and that each route names the permission it needs."""
+
+import pytest
+from fastapi.routing import APIRoute
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.permissions import GIVEN, OPERATOR, ROLES, Permission, UnknownPermission, checked, permissions_of
+from serve_app.ingress.app import create_app
+from serve_app.ingress.auth import Needs
+
+PUBLIC = {
+    ("GET", "/health"),
+    ("GET", "/health/live"),
+    ("GET", "/health/ready"),
+    ("GET", "/metrics"),
+}
+"""What anybody may ask for, without a credential."""
+
+names = st.sampled_from([one.value for one in Permission]) | st.text(max_size=20)
+
+
+def routes(app):
+    """(method, path, permissions that it names) of each route."""
+
+    def named(dependant):
+        own = [dependant.call.permission] if isinstance(dependant.call, Needs) else []
+        return own + [one for each in dependant.dependencies for one in named(each)]
+
+    for route in _of(app.routes):
+        if isinstance(route, APIRoute):
+            for method in route.methods:
+                yield method, route.path, named(route.dependant)
+
+
+def _of(routes):
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        yield from (route,) if included is None else _of(included.routes)
+
+
+@pytest.fixture(scope="module")
+def app():
+    class Settings:
+        version = "1"
+
+    class Parts:
+        settings = Settings()
+
+    return create_app(Parts())
+
+
+def test_each_route_names_one_permission_or_is_public(app):
+    found = list(routes(app))
+    assert len(found) > 60
+    wrong = [(method, path) for method, path, named in found if (method, path) not in PUBLIC and len(named) != 1]
+    assert wrong == []
+    assert PUBLIC <= {(method, path) for method, path, _ in found}
+    assert all(not named for method, path, named in found if (method, path) in PUBLIC)
+
+
+def test_what_reaches_beyond_a_tenant_is_the_operators_alone():
+    for role in GIVEN:
+        assert not any(one.beyond_tenant for one in ROLES[role]), role
+    assert ROLES[OPERATOR] == frozenset(Permission)
+    assert ROLES["read-only"].isdisjoint({one for one in Permission if one.endswith((":write", ":manage", ":send"))})
+    assert ROLES["member"] < ROLES["agent"] < ROLES["admin"] < ROLES["owner"]
+
+
+@given(st.sampled_from([*ROLES, "made-up"]), st.none() | st.lists(names), st.none() | st.lists(names))
+def test_no_role_of_a_tenant_and_no_scope_widens(role, custom, scopes):
+    held = permissions_of(role, custom, scopes)
+    assert held <= permissions_of(role, custom)
+    if role != OPERATOR:
+        assert not any(one.beyond_tenant for one in held)
+    if scopes is not None:
+        assert held <= set(scopes)
+
+
+def test_a_permission_that_cannot_be_given_is_named():
+    assert checked(["models:read"]) == {Permission.MODELS_READ}
+    for name in ("models:fly", Permission.PLATFORM_TENANTS):
+        with pytest.raises(UnknownPermission, match=name):
+            checked(["models:read", name])
