@@ -55,7 +55,8 @@ def needs(permission: Permission) -> Any:
 def forbidden(permission: Permission) -> Problem:
     if permission.beyond_tenant:
         return Problem(403, "this needs the operator's key")
-    return Problem(403, f"this needs the permission {permission.value}, which your role or your scopes do not have: ask an administrator")
+    lacking = f"this needs the permission {permission.value}, which your role or your scopes do not have"
+    return Problem(403, f"{lacking}: ask an administrator")
 
 
 def unauthenticated(words: str) -> Problem:

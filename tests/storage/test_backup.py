@@ -13,6 +13,7 @@ import pytest
 from redis import Redis
 
 from domain.errors import Fenced
+from storage.access import key_hash
 from storage.backup import BackupRefused, Damaged
 from storage.backup.archive import PIECE
 from storage.backup.journals import forget_journals
@@ -20,7 +21,6 @@ from storage.backup.read import open_backup
 from storage.backup.restore import restore
 from storage.backup.tables import LEFT_OUT
 from storage.backup.write import write_backup
-from storage.access import key_hash
 from storage.conversations import PostgresConversations
 from storage.journal import stream_key
 from storage.migrations import downgrade, newest

@@ -7,11 +7,11 @@ from typing import Any
 import httpx
 import pytest
 from ray.serve._private.http_util import RequestIdMiddleware
-from serve_app.ingress.callers import ABSENT, FRESH, STALE, Callers
 
 from domain.errors import CommitUnknown, Overloaded, Unavailable
 from domain.tenant import Caller
 from serve_app.ingress import IngressSettings, create_app
+from serve_app.ingress.callers import ABSENT, FRESH, STALE, Callers
 from serve_app.ingress.edge import middlewares
 from tests.unit.ingress_world import World, serving, world
 
