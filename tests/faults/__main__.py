@@ -79,10 +79,9 @@ def main() -> int:
     console.print(f"Checked in {checked:.1f} s.")
     if chosen.report:
         report.write(chosen.report, result, violations)
-    lost = [one for one in result.injected if one.recovered is None and one.ended]
-    if lost:
-        console.print(f"The service did not come back after: {' and '.join(lost[0].names)}")
-    if lost or violations:
+    if result.lost:
+        console.print(f"The service did not come back after: {' and '.join(result.lost[0].names)}")
+    if result.lost or violations:
         place = Path(f"logs-{seed}")
         evidence.keep({**result.logs, "faults.txt": evidence.times(result.injected)}, place)
         console.print(evidence.told(result.logs), markup=False)
@@ -93,7 +92,7 @@ def main() -> int:
         console.print(
             f"The history: {path}; `brain verify --check {path}` judges it again, `--seed {seed}` draws the same"
         )
-    return int(bool(violations or lost))
+    return int(bool(violations or result.lost))
 
 
 def _planted(only: str, console: Console) -> int:

@@ -48,6 +48,11 @@ class Result:
     logs: dict[str, bytes] = field(default_factory=dict)
     gave_up: bool = False
 
+    @property
+    def lost(self) -> list[Injected]:
+        """Faults after which the service did not come back."""
+        return [one for one in self.injected if one.recovered is None and one.ended]
+
 
 def run(
     seconds: float,

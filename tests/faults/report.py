@@ -33,7 +33,8 @@ def _row(result: Result, violations: list[Violation]) -> str:
     faults = sum(len(one.names) for one in result.injected)
     machine = f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.machine()}"
     day = datetime.now(UTC).date().isoformat()
-    verdict = f"{len(violations)} violations" if violations else "clean"
+    verdict = "clean" if not (result.lost or result.gave_up) else "the service did not come back"
+    verdict = f"{len(violations)} violations" if violations else verdict
     cells = (day, result.seed, f"{result.seconds:.0f}", f"{len(result.history.operations):,}", faults, verdict, machine)
     return "| " + " | ".join(map(str, cells)) + " |"
 
