@@ -104,7 +104,8 @@ class Embedder:
             PACKAGED_NAME if model == PACKAGED else model,
             self._model.dimensions,
             self._model.max_tokens,
-            self._model.revision or hashlib.sha256(",".join(f"{value:.2f}" for value in probe).encode()).hexdigest()[:16],
+            self._model.revision
+            or hashlib.sha256(",".join(f"{value:.2f}" for value in probe).encode()).hexdigest()[:16],
         )
 
     async def embed(self, text: str) -> list[float]:

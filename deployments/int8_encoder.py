@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +27,20 @@ class Int8Encoder:
     """
 
     def __init__(self, model: Path | str, threads: int) -> None:
-        try:
-            import onnxruntime
-            from onnx import load_model_from_string  # noqa: F401
-
-            from deployments.int8_graph import graph
-        except ImportError as error:
-            raise ValueError(f"int8 needs more packages, `pip install 'chat-brain[int8]'`: {error}") from None
+        check_int8(model)
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # releases from 1.29 on report to Microsoft unless told before
+        import onnxruntime
         from safetensors.numpy import load
 
+        from deployments.int8_graph import graph
+
+        if not adds_exactly():
+            raise ValueError("this processor's int8 sums overflow (it has no VNNI): float32 runs on any")
         folder = Path(model) if Path(model).is_dir() else _downloaded(str(model))
         config, pooling, self.max_tokens = _layout(folder, str(model))
         self.dimensions: int = config["hidden_size"]
         raw = (folder / "model.safetensors").read_bytes()
-        self.revision: str | None = hashlib.sha256(SCHEME.encode() + hashlib.sha256(raw).digest()).hexdigest()[:16]
+        self.revision: str | None = _revision(raw)
         weights = {name.removeprefix("bert."): array.astype(np.float32) for name, array in load(raw).items()}
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -69,6 +71,31 @@ class Int8Encoder:
             padded[i, : len(row)], mask[i, : len(row)] = row, 1
         found: NDArray[np.float32] = self._session.run(None, {"ids": padded, "mask": mask})[0]
         return found
+
+
+def check_int8(model: Path | str) -> None:
+    """Raises ValueError where `model` cannot run in int8 as far as can be told without loading it."""
+    if missing := [name for name in ("onnxruntime", "onnx") if find_spec(name) is None]:
+        raise ValueError(f"int8 needs `pip install 'chat-brain[int8]'`: {' and '.join(missing)} missing")
+    if Path(model).is_dir():
+        _layout(Path(model), str(model))
+
+
+def adds_exactly() -> bool:
+    """Whether products of uint8 and int8 are summed as they are: without VNNI, x86 adds pairs of them in 16 bits."""
+    import onnxruntime
+
+    from deployments.int8_graph import ROWS, largest_product
+
+    session: Any = onnxruntime.InferenceSession(largest_product(), providers=["CPUExecutionProvider"])
+    left = np.full((ROWS, ROWS), 255, np.uint8)
+    found = session.run(None, {"left": left})[0]
+    return bool((found == (255 - 128) * 127 * ROWS).all())
+
+
+def _revision(weights: bytes) -> str:
+    """Of the weights, not of a vector: processors differ in the last bits, which rounding to int8 makes larger."""
+    return f"int8-{hashlib.sha256(SCHEME.encode() + hashlib.sha256(weights).digest()).hexdigest()[:12]}"
 
 
 def _downloaded(name: str) -> Path:

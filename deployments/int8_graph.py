@@ -12,10 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 Array = NDArray[Any]
+MICROSOFT = frozenset(
+    ("EmbedLayerNormalization", "MultiHeadAttention", "SkipLayerNormalization", "BiasGelu", "MatMulIntegerToFloat")
+)
 LARGEST = 127
+ROWS = 64
 GELU_MINIMUM = 0.17  # no value of the function lies below its negative
 
 
@@ -33,7 +37,20 @@ def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str)
     else:
         pooled = parts.add("Gather", hidden, parts.constant(0, np.int64), axis=1)
     parts.add("LpNormalization", pooled, axis=1, p=2, to_output="vectors")
-    return parts.model(config["hidden_size"]).SerializeToString()
+    inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, ["texts", "tokens"]) for name in ("ids", "mask")]
+    vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", config["hidden_size"]])
+    return parts.model(inputs, vectors)
+
+
+def largest_product() -> bytes:
+    """An ONNX model: `left`, uint8 (ROWS, ROWS), less 128, times int8 of 127 throughout → `product`, float32."""
+    parts = _Parts()
+    one = parts.constant(1.0)
+    right = parts.constant(np.full((ROWS, ROWS), LARGEST), np.int8)
+    middle = parts.constant(128, np.uint8)
+    parts.add("MatMulIntegerToFloat", "left", right, one, one, middle, "", to_output="product")
+    left = helper.make_tensor_value_info("left", TensorProto.UINT8, [ROWS, ROWS])
+    return parts.model([left], helper.make_tensor_value_info("product", TensorProto.FLOAT, [ROWS, ROWS]))
 
 
 class _Parts:
@@ -55,17 +72,11 @@ class _Parts:
         self._nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
         return names[0] if outputs == 1 else names
 
-    def model(self, dimensions: int) -> ModelProto:
-        ids, mask = (helper.make_tensor_value_info(name, TensorProto.INT32, ["b", "t"]) for name in ("ids", "mask"))
-        vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["b", dimensions])
-        made: GraphProto = helper.make_graph(self._nodes, "encoder", [ids, mask], [vectors], self._constants)
+    def model(self, inputs: Sequence[Any], output: Any) -> bytes:
+        made = helper.make_graph(self._nodes, "encoder", inputs, [output], self._constants)
         versions = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
-        return helper.make_model(made, opset_imports=versions, ir_version=9)
-
-
-MICROSOFT = frozenset(
-    ("EmbedLayerNormalization", "MultiHeadAttention", "SkipLayerNormalization", "BiasGelu", "MatMulIntegerToFloat")
-)
+        serialized: bytes = helper.make_model(made, opset_imports=versions, ir_version=9).SerializeToString()
+        return serialized
 
 
 def _embedded(parts: _Parts, weights: Mapping[str, Array], epsilon: float) -> Sequence[str]:

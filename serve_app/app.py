@@ -4,6 +4,7 @@
 are defaults; a Serve configuration file overrides each of them by the deployment's name.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -54,22 +55,8 @@ def build(args: BuildArguments) -> Application:
     shared = {**common(), "user_config": args.catalog}
     local = build_local_llms(parse_catalog(args.catalog), shared, _local_replica)
     options = {**common(), "max_surge_percent": SURGE}
-    embedder = serve.deployment(
-        EmbedderReplica,
-        name="Embedder",
-        max_ongoing_requests=512,
-        max_queued_requests=1024,
-        ray_actor_options={"num_cpus": 0.5},
-        **options,
-    ).bind()
-    classifier = serve.deployment(
-        ClassifierReplica,
-        name="IntentClassifier",
-        max_ongoing_requests=256,
-        max_queued_requests=512,
-        ray_actor_options={"num_cpus": 0.1},
-        **options,
-    ).bind(embedder)
+    embedder = build_embedder()
+    classifier = build_classifier(embedder)
     trainer = serve.deployment(
         TrainerReplica,
         name="IntentTrainer",
@@ -115,6 +102,35 @@ def build(args: BuildArguments) -> Application:
         user_config=args.catalog,
         **options,
     ).bind(host, llm, embedder, classifier, local, trainer, indexer)
+
+
+def build_embedder(environment: Mapping[str, str] | None = None) -> Application:
+    """Texts as vectors. `environment`: variables of its replicas beside this process's."""
+    actor: dict[str, Any] = {"num_cpus": 0.5}
+    if environment:
+        actor["runtime_env"] = {"env_vars": dict(environment)}
+    return serve.deployment(
+        EmbedderReplica,
+        name="Embedder",
+        max_ongoing_requests=512,
+        max_queued_requests=1024,
+        ray_actor_options=actor,
+        max_surge_percent=SURGE,
+        **common(),
+    ).bind()
+
+
+def build_classifier(embedder: Application) -> Application:
+    """What messages ask for, over their vectors."""
+    return serve.deployment(
+        ClassifierReplica,
+        name="IntentClassifier",
+        max_ongoing_requests=256,
+        max_queued_requests=512,
+        ray_actor_options={"num_cpus": 0.1},
+        max_surge_percent=SURGE,
+        **common(),
+    ).bind(embedder)
 
 
 def common() -> dict[str, Any]:

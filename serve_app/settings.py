@@ -47,8 +47,8 @@ class Settings(BaseSettings):
     )
     embedder_precision: Literal["float32", "int8"] = Field(
         "float32",
-        description="in which the embedder's model runs; int8: on the CPU, some three times quicker, with vectors of its"
-        " own (`brain reindex`), BERT models alone, needs the extra `int8`",
+        description="of the embedder's model; int8: on the CPU, two to four times quicker, with vectors of its own"
+        " (`brain reindex`), for BERT models, needs the extra `int8`",
     )
     embedder_url: str | None = Field(
         None,

@@ -14,11 +14,14 @@ from rich.console import Console
 from benchmarks import facts
 from benchmarks.understanding.data import DATA, SOURCES, Setting, Vectors
 
+DO = "study: heads on data sets; speed: training, and the head beside its embedding; serving: both deployments (study)"
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sub-command."""
-    parser.add_argument("do", choices=("study", "speed"), nargs="?", default="study", help="what to do (study)")
+    parser.add_argument("do", choices=("study", "speed", "serving"), nargs="?", default="study", help=DO)
     parser.add_argument("--data", type=Path, default=DATA, help=f"folder that holds banking77/ and others ({DATA})")
+    parser.add_argument("--precision", choices=("float32", "int8"), default="float32", help="of the embedder (float32)")
     parser.add_argument("--seeds", type=_numbers, default=[1, 2, 3, 4, 5], help="of samples (1,2,3,4,5)")
     parser.add_argument("--only", default="", help="settings whose name contains this")
     parser.add_argument(
@@ -32,11 +35,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(chosen: argparse.Namespace, console: Console) -> None:
     """Do what was chosen."""
     found = _settings(chosen, console)
-    vectors = Vectors()
+    vectors = Vectors(chosen.precision)
     if chosen.do == "speed":
         from benchmarks.understanding.speed import speed
 
         speed(found[0], vectors, console)
+    elif chosen.do == "serving":
+        from benchmarks.understanding.serving import serving
+
+        serving([example.text for example in found[0].test], console)
     else:
         study(found, vectors, chosen, console)
     machine = facts.machine()
@@ -62,7 +69,8 @@ def study(found: Sequence[Setting], vectors: Vectors, chosen: argparse.Namespace
                 continue
             with console.status(f"{setting.name}: {name}"):
                 rows.append((name, mean([measure(setting, method, vectors, seed) for seed in seeds])))
-            kept.append({"setting": setting.name, "method": name, "seeds": seeds, **asdict(rows[-1][1])})
+            told = {"setting": setting.name, "method": name, "seeds": seeds, "precision": chosen.precision}
+            kept.append(told | asdict(rows[-1][1]))
         title = setting.name + (f"; seeds {', '.join(map(str, seeds))}" if setting.shots is not None else "")
         if chosen.markdown:
             print(markdown(title, rows), flush=True)

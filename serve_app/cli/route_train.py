@@ -82,7 +82,7 @@ async def _fitted(found: "list[Example]", threshold: float) -> tuple[str, bytes,
     settings = read_settings()
     if settings.embedder_url is not None:
         raise Refusal("a complexity score can be trained with a local embedder only: unset BRAIN_EMBEDDER_URL")
-    embedder = Embedder(settings.embedder_model)
+    embedder = Embedder(settings.embedder_model, precision=settings.embedder_precision)
     name = (await embedder.describe()).name
     steps = range(0, len(found), AT_ONCE)
     vectors = []

@@ -7,6 +7,7 @@ from redis import asyncio as aioredis
 from redis.exceptions import RedisError
 
 from serve_app.embedded.refusal import Refusal
+from serve_app.settings import Settings, variable
 
 
 def place(url: str) -> str:
@@ -61,6 +62,16 @@ def check_vectors(variable: str, url: str, key: str | None) -> None:
         open_vectors(url, Space("check", "", 1), key)
     except ValueError as error:
         raise Refusal(f"{variable}: {error}") from None
+
+
+def check_embedder(settings: Settings) -> None:
+    """Raises `Refusal` where the embedder cannot run in the precision that is asked for, as far as a look tells."""
+    from serve_app.embedders import check
+
+    try:
+        check(settings)
+    except ValueError as error:
+        raise Refusal(f"{variable('embedder_precision')}: {error}") from None
 
 
 async def say_draining(url: str) -> None:

@@ -127,6 +127,7 @@ class Supervisor:
         if self.redis_url:
             await given.check_redis("BRAIN_REDIS_URL", self.redis_url)
             await given.say_serving(self.redis_url)
+        await asyncio.to_thread(given.check_embedder, self.settings)
         if self.settings.vectors_url is not None:
             key = self.settings.vectors_key.get_secret_value() if self.settings.vectors_key else None
             await asyncio.to_thread(given.check_vectors, "BRAIN_VECTORS_URL", self.settings.vectors_url, key)
@@ -244,6 +245,7 @@ class Supervisor:
             "BRAIN_DATA": str(self.folder.path),
             "BRAIN_LOG_LEVEL": self.settings.log_level,
             "BRAIN_EMBEDDER_MODEL": self.settings.embedder_model,
+            "BRAIN_EMBEDDER_PRECISION": self.settings.embedder_precision,
         }
 
     def _announce(self, key: str, tenant: str) -> None:

