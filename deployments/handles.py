@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import logging
 import time
+from array import array
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from ray.serve.context import _get_serve_request_context, _serve_request_context
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
+from deployments.coalescing import Coalesced
 from domain import errors
 from domain.commands import Accepted, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
@@ -161,13 +163,18 @@ class HandleTrainer:
 
 
 class HandleEmbedder:
-    """`domain.ports.Embedder` over a handle."""
+    """`domain.ports.Embedder` over a handle. Messages that wait share a call: see `Coalesced`."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = plain(handle)
+        self._messages: Coalesced[str, array[float] | Refused] = Coalesced(self._embed_together)
 
     async def embed(self, text: str) -> Embedding:
-        found: Embedding = await ask(lambda: self._handle.embed.remote(text))
+        vector: array[float] = settled(await self._messages.run(text))
+        return vector.tolist()
+
+    async def _embed_together(self, texts: list[str]) -> list["array[float] | Refused"]:
+        found: list[array[float] | Refused] = await ask(lambda: self._handle.embed_together.remote(texts))
         return found
 
     async def embed_many(self, texts: Sequence[str]) -> list[Embedding]:

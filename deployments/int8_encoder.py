@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from deployments.token_batches import by_length
 
 PADDED_TOKENS = 1024  # of one forward pass: larger ones gain nothing
-SCHEME = "int8 by token, 1"  # what the vectors depend on besides the weights
+SCHEME = "int8 by token, weights of 7 bits"  # what the vectors depend on besides the weights
 FILES = ["*.json", "*/config.json", "model.safetensors"]
 
 
@@ -34,8 +34,6 @@ class Int8Encoder:
 
         from deployments.int8_graph import graph
 
-        if not adds_exactly():
-            raise ValueError("this processor's int8 sums overflow (it has no VNNI): float32 runs on any")
         folder = Path(model) if Path(model).is_dir() else _downloaded(str(model))
         config, pooling, self.max_tokens = _layout(folder, str(model))
         self.dimensions: int = config["hidden_size"]
@@ -79,18 +77,6 @@ def check_int8(model: Path | str) -> None:
         raise ValueError(f"int8 needs `pip install 'chat-brain[int8]'`: {' and '.join(missing)} missing")
     if Path(model).is_dir():
         _layout(Path(model), str(model))
-
-
-def adds_exactly() -> bool:
-    """Whether products of uint8 and int8 are summed as they are: without VNNI, x86 adds pairs of them in 16 bits."""
-    import onnxruntime
-
-    from deployments.int8_graph import ROWS, largest_product
-
-    session: Any = onnxruntime.InferenceSession(largest_product(), providers=["CPUExecutionProvider"])
-    left = np.full((ROWS, ROWS), 255, np.uint8)
-    found = session.run(None, {"left": left})[0]
-    return bool((found == (255 - 128) * 127 * ROWS).all())
 
 
 def _revision(weights: bytes) -> str:

@@ -28,6 +28,7 @@ FAST = {
 }
 """What `brain up` sets too."""
 PRECISIONS = ("float32", "int8")
+BASE = "encode, float32"
 WARM_UP, MESSAGES = 20, 150
 CALLERS, TOGETHER = 64, 64
 ROUND, ROUNDS = 256, 5  # texts of each side in a round
@@ -58,23 +59,8 @@ class Sides:
 def serving(texts: Sequence[str], console: Console) -> None:
     """Print both tables; exit status 1 where a bar is missed."""
     os.environ.update(FAST)
-    with tempfile.TemporaryDirectory(prefix="brain-") as folder, console.status("starting Ray"), _ray(folder):
-        one, many = asyncio.run(_measured(list(texts), console))
-    base = "encode, float32"
-    table = Table("", "p50 ms", "of encode", title="one message", title_justify="left")
-    ratios = one.ratios(base)
-    for name, found in one.seconds.items():
-        table.add_row(name, f"{1000 * statistics.median(found):.2f}", f"{ratios[name]:.2f} ×")
-    console.print(table)
-    table = Table(
-        "", "texts/s", "of encode", title=f"{ROUND} texts, in {len(many.seconds[base])} rounds", title_justify="left"
-    )
-    speeds = {name: 1 / ratio for name, ratio in many.ratios(base).items()}
-    for name, found in many.seconds.items():
-        table.add_row(name, f"{ROUND / statistics.median(found):.0f}", f"{speeds[name]:.2f} ×")
-    console.print(table)
-    missed = [name for name, ratio in ratios.items() if name.startswith("classify") and ratio > MUST_CLASSIFY]
-    missed += [name for name, speed in speeds.items() if name.startswith("embed") and speed < MUST_EMBED]
+    with tempfile.TemporaryDirectory(prefix="brain-") as folder, _ray(folder):
+        missed = asyncio.run(_measured(list(texts), console))
     if missed:
         console.print(f"missed: {'; '.join(missed)}", markup=False)
         raise SystemExit(1)
@@ -103,38 +89,50 @@ def _ray(folder: str) -> Iterator[None]:
         ray.shutdown()
 
 
-async def _measured(texts: list[str], console: Console) -> tuple[Sides, Sides]:
+async def _measured(texts: list[str], console: Console) -> list[str]:
+    """What missed its bar."""
     from ray import serve
 
     from deployments.handles import HandleClassifier, HandleEmbedder
 
     threads = min(2, os.cpu_count() or 1)
-    one: dict[str, Side] = {}
-    many: dict[str, Side] = {}
-    for precision in PRECISIONS:
-        one[f"encode, {precision}"] = many[f"encode, {precision}"] = _bare(loaded(precision, threads))
-    one["encode, sentence-transformers"] = many["encode, sentence-transformers"] = _bare(_sentence_transformers())
+    bare = {f"encode, {precision}": _bare(loaded(precision, threads)) for precision in PRECISIONS}
+    bare["encode, sentence-transformers"] = _bare(_sentence_transformers())
+    one, many = dict(bare), dict(bare)
     for precision in PRECISIONS:
         classifier = serve.get_deployment_handle("IntentClassifier", precision)
         one[f"classify, {precision}"] = _classifying(HandleClassifier(classifier))
         embedder = serve.get_deployment_handle("Embedder", precision)
         many[f"embed, {precision}"] = _embedding(HandleEmbedder(embedder))
-    first, second = Sides(), Sides()
     with console.status("one message at a time"):
-        for text in texts[:WARM_UP]:
-            for side in one.values():
-                await side([text])
-        for text in texts[WARM_UP : WARM_UP + MESSAGES]:
-            for name, side in one.items():
-                await first.turn(name, side, [text])
+        found = await _turns(one, [[text] for text in texts[:MESSAGES]], WARM_UP)
+    ratios = found.ratios(BASE)
+    table = Table("", "p50 ms", "of encode", title=f"one message, p50 of {MESSAGES - WARM_UP}", title_justify="left")
+    for name, seconds in found.seconds.items():
+        table.add_row(name, f"{1000 * statistics.median(seconds):.2f}", f"{ratios[name]:.2f} ×")
+    console.print(table)
     with console.status(f"{CALLERS} callers"):
-        for side in many.values():
-            await side(texts[:CALLERS])
-        for start in range(0, ROUND * ROUNDS, ROUND):
-            some = [texts[i % len(texts)] for i in range(start, start + ROUND)]
-            for name, side in many.items():
-                await second.turn(name, side, some)
-    return first, second
+        rounds = [texts[start : start + ROUND] for start in range(0, ROUND * ROUNDS, ROUND)]
+        found = await _turns(many, [texts[:CALLERS], *rounds], 1)
+    speeds = {name: 1 / ratio for name, ratio in found.ratios(BASE).items()}
+    title = f"{CALLERS} callers beside batches of {TOGETHER}, median of {ROUNDS} × {ROUND} texts"
+    table = Table("", "texts/s", "of encode", title=title, title_justify="left")
+    for name, seconds in found.seconds.items():
+        table.add_row(name, f"{ROUND / statistics.median(seconds):.0f}", f"{speeds[name]:.2f} ×")
+    console.print(table)
+    missed = [name for name, ratio in ratios.items() if name.startswith("classify") and ratio > MUST_CLASSIFY]
+    return missed + [name for name, speed in speeds.items() if name.startswith("embed") and speed < MUST_EMBED]
+
+
+async def _turns(sides: dict[str, Side], given: Sequence[Sequence[str]], warm_up: int) -> Sides:
+    found = Sides()
+    for number, texts in enumerate(given):
+        for name, side in sides.items():
+            if number < warm_up:
+                await side(texts)
+            else:
+                await found.turn(name, side, texts)
+    return found
 
 
 def _bare(model: Any) -> Side:
