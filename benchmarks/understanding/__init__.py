@@ -14,12 +14,15 @@ from rich.console import Console
 from benchmarks import facts
 from benchmarks.understanding.data import DATA, SOURCES, Setting, Vectors
 
-DO = "study: heads on data sets; speed: training, and the head beside its embedding; serving: both deployments (study)"
+DO = (
+    "study: heads on data sets; speed: training, and the head beside its embedding; serving: both deployments; "
+    "precision: what search loses by int8 (study)"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sub-command."""
-    parser.add_argument("do", choices=("study", "speed", "serving"), nargs="?", default="study", help=DO)
+    parser.add_argument("do", choices=("study", "speed", "serving", "precision"), nargs="?", default="study", help=DO)
     parser.add_argument("--data", type=Path, default=DATA, help=f"folder that holds banking77/ and others ({DATA})")
     parser.add_argument("--precision", choices=("float32", "int8"), default="float32", help="of the embedder (float32)")
     parser.add_argument("--seeds", type=_numbers, default=[1, 2, 3, 4, 5], help="of samples (1,2,3,4,5)")
@@ -44,6 +47,10 @@ def run(chosen: argparse.Namespace, console: Console) -> None:
         from benchmarks.understanding.serving import serving
 
         serving([example.text for example in found[0].test], console)
+    elif chosen.do == "precision":
+        from benchmarks.understanding.precision import precision
+
+        precision(found[0], console)
     else:
         study(found, vectors, chosen, console)
     machine = facts.machine()

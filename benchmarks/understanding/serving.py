@@ -1,8 +1,7 @@
 """The classifier and the embedder at their deployments, on a Ray of their own, beside a bare `encode` of a text.
 
 Every side takes its turn with each text, or each few hundred texts, so that a busy machine slows all of them: ratios
-hold, times do not. The bare side runs in this process, with as many threads as the embedder's replica. Callers are in
-one process, as those of one classifier replica are.
+hold, times do not. The bare side runs in this process. Callers are in one process, as those of one classifier replica.
 """
 
 import asyncio
@@ -25,10 +24,11 @@ FAST = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
     "RAY_worker_niceness": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
 }
-"""What `brain up` sets too."""
+"""What `brain up` sets too, and Ray in replicas: without the last, threads wait by turning round."""
 PRECISIONS = ("float32", "int8")
-BASE = "encode, float32"
+BASES = ("encode, float32, 1 thread", "encode, float32, 2 threads")  # the quicker one counts
 WARM_UP, MESSAGES = 20, 150
 CALLERS, TOGETHER = 64, 64
 ROUND, ROUNDS = 256, 5  # texts of each side in a round
@@ -39,7 +39,7 @@ Side = Callable[[Sequence[str]], Awaitable[object]]
 
 @dataclass(slots=True)
 class Sides:
-    """Seconds of each side, by its name; the first is what the others are held against."""
+    """Seconds of each side, by its name."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
@@ -48,8 +48,9 @@ class Sides:
         await side(texts)
         self.seconds.setdefault(name, []).append(time.perf_counter() - began)
 
-    def ratios(self, base: str) -> dict[str, float]:
-        """The median of each side's share of `base`'s time in the same turn."""
+    def ratios(self) -> dict[str, float]:
+        """The median of each side's time over that of float32's bare encode in the same turn."""
+        base = min(BASES, key=lambda name: statistics.median(self.seconds[name]))
         return {
             name: statistics.median(a / b for a, b in zip(found, self.seconds[base], strict=True))
             for name, found in self.seconds.items()
@@ -95,9 +96,9 @@ async def _measured(texts: list[str], console: Console) -> list[str]:
 
     from deployments.handles import HandleClassifier, HandleEmbedder
 
-    threads = min(2, os.cpu_count() or 1)
-    bare = {f"encode, {precision}": _bare(loaded(precision, threads)) for precision in PRECISIONS}
-    bare["encode, sentence-transformers"] = _bare(_sentence_transformers())
+    bare = {name: _bare(loaded("float32"), threads) for threads, name in enumerate(BASES, 1)}
+    bare["encode, sentence-transformers"] = _bare(_sentence_transformers(), 2)
+    bare["encode, int8"] = _bare(loaded("int8", 2), 2)
     one, many = dict(bare), dict(bare)
     for precision in PRECISIONS:
         classifier = serve.get_deployment_handle("IntentClassifier", precision)
@@ -106,7 +107,7 @@ async def _measured(texts: list[str], console: Console) -> list[str]:
         many[f"embed, {precision}"] = _embedding(HandleEmbedder(embedder))
     with console.status("one message at a time"):
         found = await _turns(one, [[text] for text in texts[:MESSAGES]], WARM_UP)
-    ratios = found.ratios(BASE)
+    ratios = found.ratios()
     table = Table("", "p50 ms", "of encode", title=f"one message, p50 of {MESSAGES - WARM_UP}", title_justify="left")
     for name, seconds in found.seconds.items():
         table.add_row(name, f"{1000 * statistics.median(seconds):.2f}", f"{ratios[name]:.2f} ×")
@@ -114,7 +115,7 @@ async def _measured(texts: list[str], console: Console) -> list[str]:
     with console.status(f"{CALLERS} callers"):
         rounds = [texts[start : start + ROUND] for start in range(0, ROUND * ROUNDS, ROUND)]
         found = await _turns(many, [texts[:CALLERS], *rounds], 1)
-    speeds = {name: 1 / ratio for name, ratio in found.ratios(BASE).items()}
+    speeds = {name: 1 / ratio for name, ratio in found.ratios().items()}
     title = f"{CALLERS} callers beside batches of {TOGETHER}, median of {ROUNDS} × {ROUND} texts"
     table = Table("", "texts/s", "of encode", title=title, title_justify="left")
     for name, seconds in found.seconds.items():
@@ -135,8 +136,11 @@ async def _turns(sides: dict[str, Side], given: Sequence[Sequence[str]], warm_up
     return found
 
 
-def _bare(model: Any) -> Side:
+def _bare(model: Any, threads: int) -> Side:
+    import torch
+
     async def side(texts: Sequence[str]) -> None:
+        torch.set_num_threads(threads)
         for start in range(0, len(texts), TOGETHER):
             model.encode(texts[start : start + TOGETHER])
 
