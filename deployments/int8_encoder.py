@@ -59,15 +59,27 @@ class Int8Encoder:
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         vectors = np.empty((len(ids), self.dimensions), np.float32)
         for together in by_length(ids, PADDED_TOKENS):
-            vectors[together] = self._forward([ids[i] for i in together])
+            [vectors[together]] = self._forward(["vectors"], [ids[i] for i in together])
         return vectors
 
-    def _forward(self, ids: list[list[int]]) -> NDArray[np.float32]:
+    def encode_with_states(
+        self, texts: Sequence[str], most_tokens: int = 64
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float16]]]:
+        """As `encode`, and of each text what goes into the last layer: (tokens, dimensions), of its first tokens."""
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        vectors, states = np.empty((len(ids), self.dimensions), np.float32), dict[int, NDArray[np.float16]]()
+        for together in by_length(ids, PADDED_TOKENS):
+            vectors[together], hidden = self._forward(["vectors", "states"], [ids[i] for i in together])
+            kept = hidden[:, :most_tokens].astype(np.float16)
+            states.update((i, row[: len(ids[i])]) for i, row in zip(together, kept, strict=True))
+        return vectors, [states[i] for i in range(len(ids))]
+
+    def _forward(self, outputs: list[str], ids: list[list[int]]) -> list[NDArray[np.float32]]:
         shape = len(ids), max(map(len, ids))
         padded, mask = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
         for i, row in enumerate(ids):
             padded[i, : len(row)], mask[i, : len(row)] = row, 1
-        found: NDArray[np.float32] = self._session.run(None, {"ids": padded, "mask": mask})[0]
+        found: list[NDArray[np.float32]] = self._session.run(outputs, {"ids": padded, "mask": mask})
         return found
 
 

@@ -25,11 +25,14 @@ GELU_MINIMUM = 0.17  # no value of the function lies below its negative
 
 def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str) -> bytes:
     """An ONNX model: `ids` and `mask` (1: a token), int32 (texts, tokens), padded at the end → `vectors`, float32
-    (texts, dimensions), unit length. `weights`: of `transformers.BertModel`, by name; `pooling`: `mean` or `cls`.
+    (texts, dimensions), unit length, and `states`, what goes into the last layer: float32 (texts, tokens, dimensions).
+    `weights`: of `transformers.BertModel`, by name; `pooling`: `mean` or `cls`.
     """
     parts = _Parts()
     hidden, lengths = _embedded(parts, weights, config["layer_norm_eps"])
     for i in range(config["num_hidden_layers"]):
+        if i == config["num_hidden_layers"] - 1:
+            parts.add("Identity", hidden, to_output="states")
         hidden = _layer(parts, weights, f"encoder.layer.{i}.", hidden, lengths, config)
     if pooling == "mean":
         kept = parts.add("Unsqueeze", parts.add("Cast", "mask", to=TensorProto.FLOAT), parts.constant([1], np.int64))
@@ -39,7 +42,8 @@ def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str)
     parts.add("LpNormalization", pooled, axis=1, p=2, to_output="vectors")
     inputs = [helper.make_tensor_value_info(name, TensorProto.INT32, ["texts", "tokens"]) for name in ("ids", "mask")]
     vectors = helper.make_tensor_value_info("vectors", TensorProto.FLOAT, ["texts", config["hidden_size"]])
-    return parts.model(inputs, vectors)
+    states = helper.make_tensor_value_info("states", TensorProto.FLOAT, ["texts", "tokens", config["hidden_size"]])
+    return parts.model(inputs, [vectors, states])
 
 
 class _Parts:
@@ -61,8 +65,8 @@ class _Parts:
         self._nodes.append(helper.make_node(operator, inputs, names, domain=domain, **attributes))
         return names[0] if outputs == 1 else names
 
-    def model(self, inputs: Sequence[Any], output: Any) -> bytes:
-        made = helper.make_graph(self._nodes, "encoder", inputs, [output], self._constants)
+    def model(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> bytes:
+        made = helper.make_graph(self._nodes, "encoder", inputs, outputs, self._constants)
         versions = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
         serialized: bytes = helper.make_model(made, opset_imports=versions, ir_version=9).SerializeToString()
         return serialized

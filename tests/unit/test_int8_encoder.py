@@ -67,6 +67,20 @@ async def test_a_vector_is_the_same_whatever_stands_beside_its_text(embedder: Em
     assert await embedder.count_tokens(TEXTS) == await Embedder(threads=1).count_tokens(TEXTS)
 
 
+def test_states_are_those_of_the_same_pass_and_go_into_the_last_layer(embedder: Embedder) -> None:
+    import torch
+
+    from deployments.minilm import MiniLM
+
+    vectors, states = embedder._model.encode_with_states(TEXTS, most_tokens=300)
+    np.testing.assert_allclose(vectors, embedder._model.encode(TEXTS), atol=1e-6)
+    last = MiniLM(get_model_path(), "cpu").encoder.layers.layers[-1]
+    with torch.inference_mode():
+        made = [last(torch.tensor(state, dtype=torch.float32)[None])[0].mean(0).numpy() for state in states]
+    assert cosines(vectors, [row / np.linalg.norm(row) for row in made]).min() > 0.99
+    assert [len(row) for row in embedder._model.encode_with_states(TEXTS)[1]][-1] == 64
+
+
 async def test_vectors_of_the_two_precisions_are_never_mixed(embedder: Embedder) -> None:
     exact = identity(await Embedder(threads=1).describe())
     info = await embedder.describe()
