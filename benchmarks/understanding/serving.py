@@ -86,8 +86,7 @@ def _ray(folder: str) -> Iterator[None]:
             serve.run(application, name=precision, route_prefix=None)
         yield
     finally:
-        serve.shutdown()
-        ray.shutdown()
+        ray.shutdown()  # with all that runs on it; Serve's own shutdown wants the loop that the handles were made in
 
 
 async def _measured(texts: list[str], console: Console) -> list[str]:

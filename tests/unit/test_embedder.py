@@ -193,3 +193,15 @@ async def test_work_that_answers_too_little_fails_its_callers_and_nobody_hangs()
         batches: Batches[int, int] = Batches(lambda items: [], executor)
         answers = await asyncio.gather(batches.run(1), batches.run(2), return_exceptions=True)
     assert [type(answer) for answer in answers] == [ValueError, ValueError]
+
+
+async def test_torch_uses_one_thread_where_the_machine_is_crowded(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    embedder, used = Embedder(threads=2), list[int]()
+    encode = embedder._model.encode
+    monkeypatch.setattr(embedder._model, "encode", lambda texts: used.append(torch.get_num_threads()) or encode(texts))
+    for load in (0.0, 1e6, 0.0):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, load, load))
+        await embedder.embed("hello")
+    assert used == [2, 1, 2]
