@@ -1,4 +1,4 @@
-"""Calls across processes that carry what waits: a call costs about a millisecond of processor, whatever it carries."""
+"""Calls across processes that carry what waits: one costs 0.2 to 0.7 ms of processor, whatever it carries."""
 
 import asyncio
 import contextvars
