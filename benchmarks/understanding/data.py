@@ -86,6 +86,7 @@ class Vectors:
 
     def __init__(self, precision: str = FLOAT32, cache: Path = CACHE) -> None:
         self._precision, self._known = precision, dict[str, NDArray[np.float32]]()
+        self._states: dict[str, NDArray[np.float16]] = {}
         self._cache = cache if precision == FLOAT32 else cache / precision
 
     @cached_property
@@ -107,6 +108,21 @@ class Vectors:
             np.save(draft, found)
             draft.replace(path)
         self._known.update(zip(texts, found, strict=True))
+
+    def states(self, texts: Sequence[str]) -> list[NDArray[np.float16]]:
+        """What goes into the last layer: of each text float16 (tokens, dimensions). Kept in no file."""
+        from benchmarks.understanding.last_layer import states
+        from deployments.minilm import MiniLM
+
+        if missing := [text for text in dict.fromkeys(texts) if text not in self._states]:
+            assert isinstance(self.model, MiniLM)  # int8 has no layers that can be tuned
+            found = states(self.model, missing)
+            self._states.update({text: given for text, (given, _) in zip(missing, found, strict=True)})
+            self._known.update({text: vector for text, (_, vector) in zip(missing, found, strict=True)})
+        return [self._states[text] for text in texts]
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return self.encode(texts)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """float32 (texts, dimensions), unit length."""

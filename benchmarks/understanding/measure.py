@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.understanding.data import Setting, Vectors, sampled
-from benchmarks.understanding.methods import Method, Predicts
+from benchmarks.understanding.methods import STATED, Method, Predicts
 from deployments.understanding.calibration import FALSE_ALARMS
 from deployments.understanding.evaluation import scored
 from domain.understanding import Example, Prediction
@@ -40,8 +40,10 @@ def measure(setting: Setting, method: Method, vectors: Vectors, seed: int) -> Ro
     """Train on the setting's training part, tune nothing, and look at its test part once."""
     examples = agreed(sampled(setting.train, setting.shots, seed))
     vectors.encode([example.text for example in examples])
+    if method in STATED:
+        vectors.states([example.text for example in (*examples, *setting.test, *setting.validation, *setting.foreign)])
     began = time.process_time()
-    model = method(examples, vectors.encode, seed)
+    model = method(examples, vectors, seed)
     training = time.process_time() - began
     vectors.encode([example.text for example in setting.test])
     began = time.process_time()

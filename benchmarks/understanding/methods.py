@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.understanding.data import Vectors
+from benchmarks.understanding.tuned import tuned_head
 from deployments.understanding import train
 from deployments.understanding.calibration import log_softmax
 from deployments.understanding.examples import explained
@@ -22,7 +24,7 @@ class Predicts(Protocol):
     def predict(self, text: str, embedding: Sequence[float]) -> Prediction: ...
 
 
-Method = Callable[[Sequence[Example], Encode, int], Predicts]  # examples, encoder, seed
+Method = Callable[[Sequence[Example], Vectors, int], Predicts]  # examples, encoder, seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +127,11 @@ METHODS: dict[str, Method] = {
     "character n-grams": characters,
     "support vectors, names": support_vectors,
     "head, effort first": first_head,
+    "head, last layer tuned": tuned_head,
     "head, effort best": best_head,
 }
-SLOW = ("support vectors, names", "character n-grams")  # with thousands of examples
+STATED = (tuned_head,)  # they need what goes into the last layer
+SLOW = ("support vectors, names", "character n-grams", "head, last layer tuned")  # with thousands of examples
 
 
 def _named(examples: Sequence[Example]) -> list[Example]:
