@@ -5,9 +5,9 @@ import re
 import time
 from typing import Literal
 
-Prefix = Literal["conv", "msg", "turn", "int", "usr", "ten", "key", "req", "train"]
+Prefix = Literal["conv", "msg", "turn", "int", "usr", "ten", "key", "req", "train", "aud"]
 
-_SHAPE = re.compile(r"^(conv|msg|turn|int|usr|ten|key|train)_[0-9a-f]{32}$")
+_SHAPE = re.compile(r"^(conv|msg|turn|int|usr|ten|key|train|aud)_[0-9a-f]{32}$")
 
 
 def new_id(prefix: Prefix) -> str:
