@@ -91,6 +91,22 @@ class NameTaken(BrainError):
     code = "name_taken"
 
 
+class QuotaExceeded(BrainError):
+    """This tenant has no room for more of these; ask the operator for a larger quota."""
+
+    status = 409
+    type = "conflict_error"
+    code = "quota_exceeded"
+
+
+class FeatureOff(BrainError):
+    """This is switched off for this tenant; ask the operator to switch it on."""
+
+    status = 403
+    type = "permission_error"
+    code = "feature_off"
+
+
 class IdempotencyMismatch(BrainError):
     """This idempotency key was used with another body."""
 

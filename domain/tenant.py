@@ -1,8 +1,27 @@
 """Who calls: a tenant, and the key or the signed-in user through which it does."""
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel
 
 from domain.permissions import OPERATOR, Permission
+from domain.tenant_settings import TenantSettings
+
+TenantStatus = Literal["active", "suspended"]
+
+
+class Tenant(BaseModel):
+    """A customer of the service. Nothing of a suspended one's is reachable with its keys, and nothing is removed."""
+
+    id: str
+    object: Literal["tenant"] = "tenant"
+    name: str
+    status: TenantStatus
+    settings: TenantSettings
+    created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
