@@ -115,7 +115,7 @@ def _judging(
 def _most_tokens(parts: Parts, window: Window, send: Send) -> int:
     """No tokenizer counts more tokens than bytes; a chat's format adds some to each message, and the marks of data to
     each line of it."""
-    texts = [window.conversation.system_prompt or "", send.content, *(message.content for message in window.messages)]
+    texts = [window.instructions or "", send.content, *(message.content for message in window.messages)]
     told = [section.text for section in window.summary.sections] + [fact.value for fact in window.summary.facts]
     marks = 2 * sum(len(text.encode()) + len(NOTE) for text in told)
     if parts.recalls(window.conversation.user_id):

@@ -90,7 +90,7 @@ def _candidates(catalog: Catalog, settings: ModelSettings, requested: str) -> li
 
 def _prompt(parts: Parts, window: Window, question: Question, budget: int, counter: TokenCounter) -> Prompt:
     return build_prompt(
-        window.conversation.system_prompt,
+        window.instructions,
         question.history,
         question.order,
         question.start,

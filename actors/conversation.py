@@ -108,8 +108,9 @@ class ConversationActor:
     async def _activate(self) -> None:
         if self._owner is not None:
             return
+        tenant = await self.parts.tenants.settings(self.key.tenant)
         found = await self.parts.store.activate(self.key, self.parts.host)
-        self._window = Window(found.conversation, found.window_from, found.recent, found.model, found.summary)
+        self._window = Window(found.conversation, found.window_from, found.recent, found.model, found.summary, tenant)
         self._owner = found.ownership
         for asked in found.unfinished:
             self.turns[asked.turn.id] = LiveTurn.of(asked)
@@ -132,6 +133,7 @@ class ConversationActor:
             if found is None:
                 raise Overloaded("too many turns of this conversation are unfinished")
             return found, self.turns.get(found.turn.id)
+        self._hot.tenant = await self.parts.tenants.settings(self.key.tenant)
         reserves = reservations(self.parts, settings, self._hot, send)
         accepted, held = await accept_within(self.parts.store, self.key, self._ownership, send, reserves)
         if accepted.turn.status is TurnStatus.QUEUED and not self.turns:

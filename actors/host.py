@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from actors.conversation import ConversationActor
-from actors.parts import AllHealthy, Estimates, EveryModel, HostLimits, NoMemory, Parts
+from actors.parts import AllHealthy, Estimates, EveryModel, HostLimits, NoMemory, Parts, UsualSettings
 from domain.commands import Accepted, Change, Ended, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
@@ -23,6 +23,7 @@ from domain.ports import (
     Leases,
     Memory,
     TenantModels,
+    TenantsSettings,
     TokenCounters,
 )
 
@@ -48,6 +49,7 @@ class ConversationHost:
         health: Health | None = None,
         memory: Memory | None = None,
         counters: TokenCounters | None = None,
+        tenants: TenantsSettings | None = None,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.parts = Parts(
@@ -62,6 +64,7 @@ class ConversationHost:
             health or AllHealthy(),
             memory or NoMemory(),
             counters or Estimates(),
+            tenants or UsualSettings(),
         )
         self._leases, self._resume = leases, resume
         self._actors: OrderedDict[ConversationKey, ConversationActor] = OrderedDict()

@@ -17,8 +17,10 @@ from domain.ports import (
     LanguageModel,
     Memory,
     TenantModels,
+    TenantsSettings,
     TokenCounters,
 )
+from domain.tenant_settings import TenantSettings
 
 
 class EveryModel:
@@ -26,6 +28,13 @@ class EveryModel:
 
     async def settings(self, tenant: str) -> ModelSettings:
         return ModelSettings()
+
+
+class UsualSettings:
+    """`TenantsSettings` of a service whose tenants are all the same."""
+
+    async def settings(self, tenant: str) -> TenantSettings:
+        return TenantSettings()
 
 
 class AllHealthy:
@@ -86,6 +95,7 @@ class Parts:
     health: Health = field(default_factory=AllHealthy)
     memory: Memory = field(default_factory=NoMemory)
     counters: TokenCounters = field(default_factory=Estimates)
+    tenants: TenantsSettings = field(default_factory=UsualSettings)
     waiting: int = 0  # messages in all mailboxes
     shadows: set[asyncio.Task[None]] = field(default_factory=set)
     summaries: set[asyncio.Task[None]] = field(default_factory=set)

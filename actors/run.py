@@ -88,14 +88,15 @@ class TurnRun:
     async def understood(self) -> AsyncIterator[Ground]:
         """What the choice stands on. Meanwhile the message is classified; that has ended at the end.
 
-        Raises `Unavailable` where the tenant's rules were never read and cannot be now.
+        Raises `Unavailable` where the tenant's rules or settings were never read and cannot be now.
         """
         settings = self.settings = await self.parts.models.settings(self.key.tenant)
+        tenant = self.window.tenant = await self.parts.tenants.settings(self.key.tenant)
         ground = Ground(settings, *await self._history())
         await self._count(ground.history)
         if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
-        if self.parts.recalls(self.window.conversation.user_id):
+        if tenant.enabled("recall") and self.parts.recalls(self.window.conversation.user_id):
             self._recalling = asyncio.create_task(self._recall())
         try:
             yield ground
@@ -212,7 +213,7 @@ class TurnRun:
         if self.choice is not None:
             return self.choice.prompt.tokens
         told = self.window.before(self.live.asked.order)
-        system = estimate_tokens(self.window.conversation.system_prompt or "")
+        system = estimate_tokens(self.window.instructions or "")
         return system + sum(message.tokens for message in told if message.order >= self.window.start)
 
     def request(self, choice: Choice, ground: Ground) -> GenerationRequest:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from domain.context import ESTIMATE, MESSAGE_OVERHEAD, Prompt, Remembered, Summary, TokenCounter
 from domain.context.told import NOTHING, Told
 from domain.conversation import Conversation
+from domain.tenant_settings import TenantSettings
 
 BASE, EACH = 2000, 200  # bytes of bookkeeping, estimates
 
@@ -15,12 +16,14 @@ class Window:
     `read` under the `system` prompt of then, with the text `told` before its history (None: another owner's, which is
     taken for the same); `bare`: as in `Prompt`.
 
+    `tenant`: what the conversation's tenant was set to when it was last looked at.
+
     `summary`: of all turns before `start`, unless there is a `gap`; `kept`: the one of them that is stored.
     """
 
     __slots__ = (
         *("bare", "conversation", "gap", "kept", "messages", "model", "read", "size", "start", "summary", "system"),
-        "told",
+        *("tenant", "told"),
     )
 
     def __init__(
@@ -30,15 +33,22 @@ class Window:
         messages: Sequence[Remembered],
         model: str | None = None,
         summary: Summary | None = None,
+        tenant: TenantSettings | None = None,
     ) -> None:
         self.conversation, self.start, self.messages = conversation, start, list(messages)
-        self.model, self.system = model, conversation.system_prompt
+        self.tenant = tenant or TenantSettings()
+        self.model, self.system = model, self.instructions
         self.read = max((message.order for message in messages if message.role == "assistant"), default=0)
         self.told: str | None = None
         self.bare = True
         self.summary = self.kept = summary or Summary()
         self.gap = start > self.summary.seq + 1  # or so it seems: a number may be unused
         self._measure()
+
+    @property
+    def instructions(self) -> str | None:
+        """The system prompt of its prompts: the tenant's, then the conversation's own."""
+        return self.tenant.instructions(self.conversation.system_prompt)
 
     def asked(self, seq: int, content: str) -> None:
         self._add(Remembered.of(seq, seq, "user", content))
@@ -54,7 +64,7 @@ class Window:
             self.messages.remove(message)
             self.size -= EACH + len(message.content)
         self._add(Remembered.of(order, seq, "assistant", content))
-        self.model, self.read, self.system = model, order, self.conversation.system_prompt
+        self.model, self.read, self.system = model, order, self.instructions
 
     def answered(self, prompt: Prompt) -> None:
         """Remember the prompt of a reply that was taken in."""
@@ -85,7 +95,7 @@ class Window:
 
     def shared_tokens(self, start: int, order: int, told: Told = NOTHING, counter: TokenCounter = ESTIMATE) -> int:
         """Tokens at the beginning of a prompt that tells `told` and then `start` to `order` which `model` has read."""
-        if self.model is None or self.system != self.conversation.system_prompt:
+        if self.model is None or self.system != self.instructions:
             return 0
         shared = counter.count(self.system) + MESSAGE_OVERHEAD if self.system else 0
         before = told.text if self.told is None else self.told

@@ -27,6 +27,7 @@ from domain.model_ports import TokenCounters as TokenCounters
 from domain.streams import Follower as Follower
 from domain.streams import Journal as Journal
 from domain.streams import Progress as Progress
+from domain.tenant_settings import TenantSettings
 from domain.turn import Turn
 from domain.understanding import Entity, Example
 
@@ -293,6 +294,14 @@ class Embedder(Protocol):
     async def count_tokens(self, texts: Sequence[str]) -> int: ...
 
     async def describe(self) -> EmbedderInfo: ...
+
+
+class TenantsSettings(Protocol):
+    """What tenants are set to, at most a second or two old."""
+
+    async def settings(self, tenant: str) -> TenantSettings:
+        """Raises `Unavailable` where it was never read and cannot be now."""
+        ...
 
 
 class Clock(Protocol):

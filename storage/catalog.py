@@ -10,7 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,6 +21,7 @@ from storage.postgres import Pool, asking, call, reading
 from storage.retry import again
 
 log = logging.getLogger("brain.catalog")
+S = TypeVar("S")
 
 FRESH = 60.0  # seconds that settings are believed without a word of a change
 BOUND = 10_000  # tenants
@@ -122,8 +123,8 @@ class PostgresCatalog:
         return None if len(rows) > MOST_CHANGED else [row["id"] for row in rows]
 
 
-class CachedSettings:
-    """`domain.ports.TenantModels` over `read`, for the `bound` tenants that asked last.
+class CachedSettings(Generic[S]):
+    """`domain.ports.TenantModels` or `TenantsSettings` over `read`, for the `bound` tenants that asked last.
 
     `forget` makes known settings stale: they are read again at their next use, and still serve while the database is
     away.
@@ -131,16 +132,16 @@ class CachedSettings:
 
     def __init__(
         self,
-        read: Callable[[str], Awaitable[ModelSettings]],
+        read: Callable[[str], Awaitable[S]],
         bound: int = BOUND,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read, self._bound, self._now = read, bound, now
-        self._known: OrderedDict[str, tuple[float, ModelSettings]] = OrderedDict()
-        self._asked: dict[str, asyncio.Task[ModelSettings]] = {}
+        self._known: OrderedDict[str, tuple[float, S]] = OrderedDict()
+        self._asked: dict[str, asyncio.Task[S]] = {}
         self._forgotten = 0
 
-    async def settings(self, tenant: str) -> ModelSettings:
+    async def settings(self, tenant: str) -> S:
         known = self._known.get(tenant)
         if known is not None and self._now() < known[0]:
             self._known.move_to_end(tenant)
@@ -163,7 +164,7 @@ class CachedSettings:
             if (known := self._known.get(tenant)) is not None:
                 self._known[tenant] = (float("-inf"), known[1])
 
-    async def _look_up(self, tenant: str) -> ModelSettings:
+    async def _look_up(self, tenant: str) -> S:
         forgotten = self._forgotten
         found = await self._read(tenant)
         overtaken = forgotten != self._forgotten  # a change was told while this was read: it may be from before
