@@ -11,8 +11,8 @@ USUAL_OVERLAP = 3600
 
 
 class ApiKey(BaseModel):
-    """`prefix`: how the key begins. `scopes`: to which permissions it is narrowed; null: all of its role. `replaced_by`:
-    the key that rotation put in its place."""
+    """`prefix`: how the key begins. `scopes`: to which permissions it is narrowed; null: all of its role.
+    `replaced_by`: the key that rotation put in its place."""
 
     id: str
     object: Literal["api_key"] = "api_key"

@@ -50,7 +50,7 @@ class TenantSettings(Strict):
     """
 
     system_prompt: str | None = Field(None, max_length=20_000)
-    features: dict[Feature, bool] = {}
+    features: dict[Feature, bool] = Field({})
     retention_days: int | None = Field(None, ge=1, le=36_500)
     quotas: Quotas = Quotas()
     limits: Limits = Limits()
@@ -66,9 +66,7 @@ class TenantSettings(Strict):
 
     def merged(self, given: "TenantSettings") -> "TenantSettings":
         """These with what `given` names in place of what they had."""
-        return TenantSettings.model_validate(
-            self.model_dump(exclude_unset=True) | given.model_dump(exclude_unset=True)
-        )
+        return TenantSettings.model_validate(self.model_dump(exclude_unset=True) | given.model_dump(exclude_unset=True))
 
     def instructions(self, own: str | None) -> str | None:
         """The system prompt of a conversation whose own is `own`."""

@@ -1,6 +1,7 @@
-"""Each ingress replica's ear for what changes of access: revoked keys, tenants suspended, users' roles, signing keys.
+"""A replica's ear for what changes of access: revoked keys, tenants suspended, users' roles, signing keys.
 
-One small query every `EVERY` seconds in each ingress replica; what changed is read only where something did.
+One small query every `EVERY` seconds in each ingress replica, and one a second in each host; what changed is read only
+where something did.
 LISTEN/NOTIFY would not pass a pooler in transaction mode, and a channel of Redis may lose what it was told.
 """
 
@@ -9,9 +10,11 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from domain.errors import BrainError
 from storage.access import Access, AccessChange
+from storage.catalog import CachedSettings
 
 log = logging.getLogger("brain.access")
 
@@ -19,6 +22,18 @@ EVERY = 0.3  # seconds
 CURRENT = 1.0  # seconds after a look in which nothing older than them can be unheard of
 
 Heard = Callable[[list[AccessChange] | None], Awaitable[None] | None]
+
+
+def forgets_tenants(settings: CachedSettings[Any]) -> Heard:
+    """A listener that makes `settings` forget the tenants that changed."""
+
+    def heard(changes: list[AccessChange] | None) -> None:
+        if changes is None:
+            settings.forget()
+        elif changed := [change.tenant for change in changes if change.kind == "tenant"]:
+            settings.forget(changed)
+
+    return heard
 
 
 class AccessWatch:

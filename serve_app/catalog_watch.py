@@ -15,6 +15,7 @@ from contextlib import suppress
 from domain.catalog_merge import CatalogEntry, Merged, merge
 from domain.errors import BrainError, Unavailable
 from domain.model import AUTO, Catalog
+from domain.model_settings import ModelSettings
 from storage.catalog import CachedSettings, PostgresCatalog, Versions
 
 log = logging.getLogger("brain.catalog")
@@ -34,7 +35,11 @@ class CatalogWatch:
     """
 
     def __init__(
-        self, store: PostgresCatalog, apply: Apply, settings: CachedSettings | None = None, every: float = EVERY
+        self,
+        store: PostgresCatalog,
+        apply: Apply,
+        settings: CachedSettings[ModelSettings] | None = None,
+        every: float = EVERY,
     ) -> None:
         self.store = store
         self.configured = Catalog()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -11,11 +12,12 @@ from redis.exceptions import RedisError
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleTrainer, ask
 from deployments.places import HandleLanguageModel, places
 from domain.model import Catalog, parse_catalog
-from serve_app.access_watch import AccessWatch
+from serve_app.access_watch import AccessWatch, forgets_tenants
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
+from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.metrics import REGISTRY
-from serve_app.ingress.parts import IngressSettings, Intents, Parts
+from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts
 from serve_app.memory import Memory
 from serve_app.outbox_watch import OutboxWatch
 from serve_app.process import check_process, prepare
@@ -24,6 +26,7 @@ from serve_app.settings import Settings
 from serve_app.vectors import vectors
 from serve_app.version import version
 from storage.access import API_KEYS
+from storage.audit import PostgresAudit
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.compatibility import check_pool
@@ -31,13 +34,17 @@ from storage.follower import RedisFollower
 from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.intents import PostgresIntents
+from storage.keys import PostgresKeys
 from storage.ledger import PostgresLedger
 from storage.outbox import PostgresOutbox
+from storage.platform import PostgresPlatform
 from storage.postgres import open_pool
 from storage.reader import PostgresReader
 from storage.recall import PostgresRecall
 from storage.redis import open_redis
+from storage.roles import PostgresRoles
 from storage.spaces import PostgresSpaces
+from storage.tenants import PostgresTenants, delete_tenant
 
 log = logging.getLogger("brain.ingress")
 SETTLE = 5.0  # seconds that entering the last completions into the ledger may take
@@ -74,6 +81,10 @@ class IngressReplica:
         self._access = AccessWatch(reader)
         catalog = PostgresCatalog(self._pool)
         models = CachedSettings(catalog.settings)
+        tenants, keys = PostgresTenants(self._pool), PostgresKeys(self._pool, settings.master_keys)
+        known_tenants = CachedSettings(tenants.settings)
+        self._access.listeners.append(forgets_tenants(known_tenants))
+        self._used = KeysUsed(keys.used)
         self._registry = CatalogWatch(catalog, self._use, models)
         self._breakers = RedisBreakers(self._redis)
         self._breakers.start()
@@ -118,6 +129,16 @@ class IngressReplica:
                 "indexer": indexing,
             },
             memory=self._memory,
+            tenants=known_tenants,
+            administration=Administration(
+                tenants,
+                keys,
+                PostgresRoles(self._pool),
+                PostgresAudit(self._pool),
+                PostgresPlatform(self._pool),
+                partial(delete_tenant, self._pool),
+                self._used,
+            ),
             settings=IngressSettings(
                 version=version(), server_adds_request_id=True, admission_wait=settings.admission_wait_s
             ),
@@ -125,6 +146,7 @@ class IngressReplica:
         self._metrics.start()
         self._outbox.start()
         self._access.start()
+        self._used.start()
         self._watch = asyncio.create_task(self._watch_state())
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -142,6 +164,7 @@ class IngressReplica:
     async def __del__(self) -> None:
         self._watch.cancel()
         await self._access.close()
+        await self._used.close()
         await self._registry.close()
         await self._breakers.close()
         await self._metrics.close()

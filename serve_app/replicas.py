@@ -29,12 +29,14 @@ from domain.embedding import Embedding
 from domain.model import Catalog, parse_catalog
 from domain.ports import HeadInUse, Understanding
 from domain.understanding import Example
+from serve_app.access_watch import AccessWatch, forgets_tenants
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.embedders import HeldTo, chosen
 from serve_app.generating import Generating, RunsGenerations
 from serve_app.memory import Memory
 from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
+from serve_app.retention import Retention
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
 from storage import complexity_scorers
@@ -47,9 +49,11 @@ from storage.intent_trainings import PostgresTrainings
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
 from storage.postgres import open_pool
+from storage.reader import PostgresReader
 from storage.recall import PostgresRecall
 from storage.redis import open_redis
 from storage.spaces import PostgresSpaces
+from storage.tenants import PostgresTenants
 from storage.unwritten import UnwrittenConversations
 
 
@@ -75,6 +79,10 @@ class HostReplica:
         catalog = PostgresCatalog(self._pool)
         models = CachedSettings(catalog.settings)
         self._watch = CatalogWatch(catalog, self._use, models)
+        tenants = CachedSettings(PostgresTenants(self._pool).settings)
+        self._access = AccessWatch(PostgresReader(self._pool), every=1.0)
+        self._access.listeners.append(forgets_tenants(tenants))
+        self._retention = Retention(self._pool)
         self._breakers = RedisBreakers(self._redis)
         self._breakers.start()
         self._tokenizers = ModelTokenizers()
@@ -101,6 +109,7 @@ class HostReplica:
             health=self._breakers,
             memory=self._memory if settings.recall else None,
             counters=self._tokenizers,
+            tenants=tenants,
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
         registry = self._metrics.registry
@@ -115,6 +124,8 @@ class HostReplica:
             "brain_messages_sent", "Messages given to hosts, by answer", ["answer"], registry=registry
         )
         self._metrics.start()
+        self._access.start()
+        self._retention.start()
         await self._host.start()
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
@@ -151,7 +162,7 @@ class HostReplica:
 
     async def __del__(self) -> None:
         await self._host.stop()
-        await self._watch.close()
+        await asyncio.gather(self._watch.close(), self._access.close(), self._retention.close())
         await self._breakers.close()
         await self._metrics.close()
         await asyncio.gather(self._journal.close(), self._memory.close(), return_exceptions=True)

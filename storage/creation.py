@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.conversation import Conversation
+from domain.errors import QuotaExceeded
 from domain.tenant import Caller
 from storage import rows
 from storage.idempotency import first_answer, remember
@@ -16,6 +17,7 @@ class NewConversation:
     """What is asked for. `id` is made once per request, so that a second try after a lost connection finds the first.
 
     `key` is the caller's idempotency key and `body_hash` what it came with; without a key nothing is compared.
+    `most`: conversations that the tenant may have, where there is a quota.
     """
 
     id: str
@@ -25,11 +27,13 @@ class NewConversation:
     system_prompt: str | None
     key: str | None = None
     body_hash: bytes = b""
+    most: int | None = None
 
 
 @again
 async def create_conversation(pool: Pool, caller: Caller, new: NewConversation) -> tuple[Conversation, bool]:
-    """The conversation, and whether it is the answer to an earlier request. Raises `IdempotencyMismatch`.
+    """The conversation, and whether it is the answer to an earlier request. Raises `IdempotencyMismatch`,
+    `QuotaExceeded`.
 
     Equal requests at the same time answer the same: the second waits for the commit of the first.
     """
@@ -39,10 +43,21 @@ async def create_conversation(pool: Pool, caller: Caller, new: NewConversation) 
             if first is not None:
                 found = Conversation.model_validate(first)
                 return found, found.id != new.id
+        if new.most is not None:
+            await _check_room(connection, caller.tenant, new.most)
         made = await _insert(connection, caller.tenant, new)
         if new.key is not None:
             await remember(connection, caller, new.key, made.model_dump(mode="json"))
         return made, False
+
+
+async def _check_room(connection: Connection, tenant: str, most: int) -> None:
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"conversations {tenant}")
+    count = await connection.fetchval(
+        "SELECT count(*) FROM (SELECT FROM brain.conversations WHERE tenant_id = $1 LIMIT $2) c", tenant, most
+    )
+    if count >= most:
+        raise QuotaExceeded(f"this tenant may have {most} conversations")
 
 
 async def _insert(connection: Connection, tenant: str, new: NewConversation) -> Conversation:

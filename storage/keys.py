@@ -208,9 +208,7 @@ class PostgresKeys:
         life = None if old.expires_at is None else datetime.now(UTC) + (old.expires_at - old.created_at)
         new = NewKey(old.name, old.role, old.scopes, old.user_id, life, fresh.id, fresh.secret)
         made = await self._insert(lent, caller, new)
-        await lent.fetchval(
-            "SELECT brain.replace_key($1, $2, $3, $4)", caller.tenant, old.id, made.id, _end(overlap)
-        )
+        await lent.fetchval("SELECT brain.replace_key($1, $2, $3, $4)", caller.tenant, old.id, made.id, _end(overlap))
         await record(lent, caller, "key.rotate", old.id, {"new": made.id, "overlap_seconds": overlap})
         return made
 
@@ -220,7 +218,9 @@ class PostgresKeys:
         sealed = await first_answer(lent, caller, once.key, once.body_hash)
         if sealed is None:
             return None
-        return [MadeKey.model_validate(one) for one in orjson.loads(self._master.open(sealed, _place(caller, once.key)))]
+        return [
+            MadeKey.model_validate(one) for one in orjson.loads(self._master.open(sealed, _place(caller, once.key)))
+        ]
 
     async def _remember(self, lent: Connection, caller: Caller, once: Once, made: Sequence[MadeKey]) -> None:
         """The answer holds secrets: it is kept sealed, as long as idempotency keys are."""

@@ -24,6 +24,8 @@ async def authenticated(request: Request) -> Caller:
     caller = await parts_of(request).callers.caller(credential) if len(credential) <= LONGEST else None
     if caller is None:
         raise unauthenticated("this API key or access token is not valid")
+    if (administration := parts_of(request).administration) is not None:
+        administration.used.saw(caller)
     visit = visit_of(request.scope)
     visit.tenant, visit.caller = caller.tenant, caller.key_id
     return caller

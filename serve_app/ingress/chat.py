@@ -10,7 +10,7 @@ from serve_app.ingress.chat_unkept import complete
 from serve_app.ingress.documents import takes
 from serve_app.ingress.openai_bodies import ChatCompletion
 from serve_app.ingress.owned import check_conversation
-from serve_app.ingress.parts import admit
+from serve_app.ingress.parts import admit, check_feature
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 
@@ -25,6 +25,7 @@ async def chat_completions(request: Request, caller: Completes) -> Response:
     """Answer a list of messages; or, with `x-conversation-id`, the last of them as a turn of that conversation."""
     body = checked(ChatCompletion, await request.body(), status=400)
     conversation_id = request.headers.get("x-conversation-id") or (body.metadata or {}).get("conversation_id")
+    await check_feature(request, caller.tenant, "completions")
     if conversation_id is None:
         admit(request, caller.tenant, body.model)
         return await complete(request, caller, body)

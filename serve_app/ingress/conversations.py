@@ -38,7 +38,9 @@ async def create_conversation(request: Request, who: WritesConversations) -> Res
     """Start a conversation."""
     body = checked(ConversationCreate, await request.body() or b"{}", strict=True)
     key = idempotency_key(request)
-    made, replayed = await parts_of(request).reader.create_conversation(
+    parts = parts_of(request)
+    settings = await parts.tenants.settings(who.tenant)
+    made, replayed = await parts.reader.create_conversation(
         who,
         NewConversation(
             id=new_id("conv"),
@@ -48,6 +50,7 @@ async def create_conversation(request: Request, who: WritesConversations) -> Res
             system_prompt=body.system_prompt,
             key=key,
             body_hash=body_hash("conversations", body),
+            most=settings.quotas.max_conversations,
         ),
     )
     visit_of(request.scope).conversation = made.id

@@ -14,7 +14,7 @@ from serve_app.ingress.bodies import checked
 from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import Problem, unknown_model
 from serve_app.ingress.openai_bodies import EmbeddingCreate
-from serve_app.ingress.parts import Parts, parts_of
+from serve_app.ingress.parts import Parts, check_feature, parts_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 MOST, AT_ONCE = 2048, 256  # texts in a request, and in one call of the embedder
@@ -24,6 +24,7 @@ MOST, AT_ONCE = 2048, 256  # texts in a request, and in one call of the embedder
 async def create_embeddings(request: Request, who: Completes) -> Response:
     """Embed one or several texts. `model` is `auto` or the name of the embedder."""
     body = checked(EmbeddingCreate, await request.body(), status=400)
+    await check_feature(request, who.tenant, "embeddings")
     parts = parts_of(request)
     model = await _embedder(parts)
     name = model.name

@@ -1,29 +1,38 @@
 """What the routes work with: the ports and the settings of one ingress replica."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import time
 
 from starlette.requests import Request
 
-from actors.parts import AllHealthy, EveryModel
+from actors.parts import AllHealthy, EveryModel, UsualSettings
 from domain.embedding import EmbedderInfo
-from domain.errors import Unavailable
+from domain.errors import FeatureOff, Unavailable
 from domain.model import Catalog
-from domain.ports import Classifier, Embedder, Follower, Health, Hosts, LanguageModel, TenantModels
+from domain.ports import Classifier, Embedder, Follower, Health, Hosts, LanguageModel, TenantModels, TenantsSettings
+from domain.tenant import Caller
+from domain.tenant_settings import Feature
 from serve_app.access_watch import AccessWatch
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.accounting import Accounts
 from serve_app.ingress.admission import Admission
 from serve_app.ingress.callers import Callers, Find, nobody
 from serve_app.ingress.context import visit_of
+from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
+from storage.audit import PostgresAudit
 from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.intents import PostgresIntents
+from storage.keys import PostgresKeys
 from storage.ledger import PostgresLedger
+from storage.platform import PostgresPlatform
 from storage.reader import PostgresReader
+from storage.roles import PostgresRoles
+from storage.tenants import PostgresTenants
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +65,25 @@ class Intents:
     wake: Callable[[], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """Tenants, their keys and roles, what was done with them, and figures of the whole. `delete` removes a tenant and
+    all that is its; `used` hears of each key that is used."""
+
+    tenants: PostgresTenants
+    keys: PostgresKeys
+    roles: PostgresRoles
+    audit: PostgresAudit
+    platform: PostgresPlatform
+    delete: Callable[[Caller, str], Awaitable[None]]
+    used: KeysUsed
+
+
 @dataclass(slots=True)
 class Parts:
     """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
     the whole service. `registry`: where models are registered and tenants' settings are kept. `find_token`: the caller
-    of an access token. `watch`: hears what changes of access.
+    of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -82,6 +105,8 @@ class Parts:
     registry: CatalogWatch | None = None
     intents: Intents | None = None
     memory: Memory | None = None
+    administration: Administration | None = None
+    tenants: TenantsSettings = field(default_factory=UsualSettings)
     find_token: Find = nobody
     watch: AccessWatch | None = None
     callers: Callers = field(init=False)
@@ -110,6 +135,27 @@ def intents_of(request: Request) -> Intents:
     if found is None:
         raise Unavailable("intents cannot be defined or trained here")
     return found
+
+
+def administration_of(request: Request) -> Administration:
+    found = parts_of(request).administration
+    if found is None:
+        raise Unavailable("tenants, keys and roles cannot be changed here")
+    return found
+
+
+async def changed_here(request: Request) -> None:
+    """After a change of access: it counts in this replica at once, in the others within a second."""
+    watch = parts_of(request).watch
+    if watch is not None:
+        with suppress(Unavailable):
+            await watch.refresh()
+
+
+async def check_feature(request: Request, tenant: str, feature: Feature) -> None:
+    """Raises `FeatureOff` where it is switched off for this tenant."""
+    if not (await parts_of(request).tenants.settings(tenant)).enabled(feature):
+        raise FeatureOff
 
 
 def admit(request: Request, tenant: str, model: str) -> None:

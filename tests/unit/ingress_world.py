@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -22,15 +23,27 @@ from domain.message import Usage
 from domain.model import Catalog
 from domain.model_settings import ModelSettings
 from domain.ports import AcceptedTurn, Ownership, Reply
+from serve_app.access_watch import AccessWatch, forgets_tenants
 from serve_app.ingress import IngressSettings, Parts, create_app
 from serve_app.ingress import metrics as ingress_metrics
+from serve_app.ingress.keys_used import KeysUsed
+from serve_app.ingress.parts import Administration
+from storage.access import API_KEYS
+from storage.audit import PostgresAudit
+from storage.catalog import CachedSettings
 from storage.conversations import PostgresConversations
+from storage.keys import PostgresKeys
 from storage.ledger import PostgresLedger
+from storage.platform import PostgresPlatform
 from storage.postgres import Pool
 from storage.reader import PostgresReader
+from storage.roles import PostgresRoles
+from storage.sealing import MasterKeys
+from storage.tenants import PostgresTenants, delete_tenant
 from tests.servers.given import open_pool
 
 KEY = "k" * 40
+MASTER = MasterKeys((b"m" * 32,))
 USAGE = Usage(prompt_tokens=3, cached_tokens=1, completion_tokens=2, total_tokens=5)
 CATALOG = Catalog.model_validate(
     {
@@ -289,9 +302,12 @@ class World:
 
 
 @asynccontextmanager
-async def world(database_url: str, tenant: str, settings: IngressSettings) -> AsyncIterator[World]:
+async def world(
+    database_url: str, tenant: str, settings: IngressSettings, administered: bool = False
+) -> AsyncIterator[World]:
+    """`administered`: with tenants, keys and roles that can be changed, and an ear for changes of access."""
     pool = await open_pool(database_url, 8)
-    reader, journal = PostgresReader(pool), MemoryJournal()
+    reader, journal = PostgresReader(pool, MASTER.derived(API_KEYS)), MemoryJournal()
     hosts, model = ScriptedHosts(PostgresConversations(pool), journal), ScriptedModel(journal)
 
     async def page() -> str:
@@ -309,7 +325,10 @@ async def world(database_url: str, tenant: str, settings: IngressSettings) -> As
         ledger=PostgresLedger(pool),
         checks={"postgres": reader.ping},
         settings=settings,
+        **(administration(pool, reader) if administered else {}),
     )
+    if parts.watch is not None:
+        parts.watch.start()
     hosts.catalog = lambda: parts.catalog
     async with serving(create_app(parts)) as url:
         headers = {"authorization": f"Bearer {KEY}"}
@@ -319,7 +338,26 @@ async def world(database_url: str, tenant: str, settings: IngressSettings) -> As
         task.cancel()
     await asyncio.gather(*hosts.running.values(), return_exceptions=True)
     await parts.accounts.close(0.2)
+    if parts.watch is not None:
+        await parts.watch.close()
     await pool.close()
+
+
+def administration(pool: Pool, reader: PostgresReader) -> dict[str, Any]:
+    """The parts with which tenants, keys and roles are changed."""
+    tenants, keys, watch = PostgresTenants(pool), PostgresKeys(pool, MASTER), AccessWatch(reader)
+    known = CachedSettings(tenants.settings)
+    watch.listeners.append(forgets_tenants(known))
+    changed = Administration(
+        tenants,
+        keys,
+        PostgresRoles(pool),
+        PostgresAudit(pool),
+        PostgresPlatform(pool),
+        partial(delete_tenant, pool),
+        KeysUsed(keys.used),
+    )
+    return {"watch": watch, "tenants": known, "administration": changed}
 
 
 @asynccontextmanager
