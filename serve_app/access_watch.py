@@ -77,7 +77,8 @@ class AccessWatch:
         away = False
         while True:
             try:
-                await asyncio.wait_for(self.refresh(), 5)
+                async with asyncio.timeout(5):  # wait_for of Python 3.11 may swallow the cancellation of `close`
+                    await self.refresh()
                 away = False
             except (BrainError, TimeoutError) as error:
                 if not away:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, Field
 
 from domain.audit import AuditEntry
 from domain.keys import LONGEST_OVERLAP, USUAL_OVERLAP, ApiKey, MadeKey
@@ -14,7 +14,12 @@ from serve_app.ingress.bodies import Native, UserId
 from serve_app.ingress.intent_bodies import Name
 
 
-def _with_time(at: datetime) -> datetime:
+def _moment(value: object) -> object:
+    """Bodies are read strictly, and JSON has no type for times."""
+    return datetime.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _in_reach(at: datetime) -> datetime:
     if not 2000 <= at.year <= 2200:
         raise ValueError("must lie between 2000 and 2200")
     return at
@@ -22,7 +27,7 @@ def _with_time(at: datetime) -> datetime:
 
 Scopes = Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=100)]
 RoleName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-Ends = Annotated[AwareDatetime, Field(strict=False), AfterValidator(_with_time)]
+Ends = Annotated[AwareDatetime, BeforeValidator(_moment), AfterValidator(_in_reach)]
 
 
 class TenantCreate(Native):
