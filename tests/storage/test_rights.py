@@ -27,14 +27,13 @@ GRANTED = {
 
 GRANTED_TO_DEFINER = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers outbox_consumers outbox_claims outbox_set_aside vector_spaces"
-    " tenants",
+    " tenants outbox",  # of the outbox it updates who has confirmed, alone
     ("SELECT", "INSERT", "UPDATE"): "api_keys signing_keys",
     ("SELECT", "INSERT", "DELETE"): "access_changes",
     ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version",
-    ("SELECT", "UPDATE", "DELETE"): "outbox",  # of which it updates who has confirmed, alone
     ("SELECT", "INSERT"): "message_words",
-    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions",
-    ("SELECT",): "conversations turns messages usage hosts model_settings intent_heads roles users",
+    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions usage",
+    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users",
 }
 
 
@@ -53,6 +52,10 @@ NOT_OF_A_TENANT = {
     "access_version",
 }
 DEFINED = {
+    "replace_key",
+    "clear_tenant",
+    "expired_conversations",
+    "platform_figures",
     "find_api_key",
     "orphans",
     "unfinished_of",
