@@ -1,13 +1,11 @@
 """Roles, scopes, and that each route names the permission it needs."""
 
 import pytest
-from fastapi.routing import APIRoute
 from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.permissions import GIVEN, OPERATOR, ROLES, Permission, UnknownPermission, checked, permissions_of
-from serve_app.ingress.app import create_app
-from serve_app.ingress.auth import Needs
+from serve_app.ingress.matrix import FILE, application, matrix, routes
 
 PUBLIC = {
     ("GET", "/health"),
@@ -20,34 +18,9 @@ PUBLIC = {
 names = st.sampled_from([one.value for one in Permission]) | st.text(max_size=20)
 
 
-def routes(app):
-    """(method, path, permissions that it names) of each route."""
-
-    def named(dependant):
-        own = [dependant.call.permission] if isinstance(dependant.call, Needs) else []
-        return own + [one for each in dependant.dependencies for one in named(each)]
-
-    for route in _of(app.routes):
-        if isinstance(route, APIRoute):
-            for method in route.methods:
-                yield method, route.path, named(route.dependant)
-
-
-def _of(routes):
-    for route in routes:
-        included = getattr(route, "original_router", None)
-        yield from (route,) if included is None else _of(included.routes)
-
-
 @pytest.fixture(scope="module")
 def app():
-    class Settings:
-        version = "1"
-
-    class Parts:
-        settings = Settings()
-
-    return create_app(Parts())
+    return application()
 
 
 def test_each_route_names_one_permission_or_is_public(app):
@@ -82,3 +55,7 @@ def test_a_permission_that_cannot_be_given_is_named():
     for name in ("models:fly", Permission.PLATFORM_TENANTS):
         with pytest.raises(UnknownPermission, match=name):
             checked(["models:read", name])
+
+
+def test_the_table_of_who_may_do_what_is_what_the_routes_say(app):
+    assert FILE.read_text(encoding="utf-8") == matrix(app), "run `python -m serve_app.ingress.matrix`"
