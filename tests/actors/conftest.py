@@ -15,6 +15,7 @@ from domain.message import Intent
 from domain.model import parse_catalog
 from domain.model_settings import ModelSettings
 from domain.ports import Understanding
+from domain.tenant_settings import TenantSettings
 from storage.conversations import PostgresConversations
 from storage.follower import RedisFollower
 from storage.journal import RedisJournal
@@ -51,6 +52,21 @@ class Rules:
 
     def are(self, **fields):
         self.current = ModelSettings.model_validate(fields)
+
+
+@dataclass
+class Tenants:
+    """What tenants are set to: the same for all; None while nobody can tell it."""
+
+    current: TenantSettings | None = field(default_factory=TenantSettings)
+
+    async def settings(self, tenant):
+        if self.current is None:
+            raise Unavailable("the settings cannot be read")
+        return self.current
+
+    def are(self, **fields):
+        self.current = TenantSettings.model_validate(fields)
 
 
 @dataclass
@@ -96,6 +112,7 @@ class World:
     rules: Rules = field(default_factory=Rules)
     vitals: Vitals = field(default_factory=Vitals)
     hosts: list = field(default_factory=list)
+    tenants: Tenants = field(default_factory=Tenants)
 
     async def host(self, **limits) -> ConversationHost:
         async def resume(key):
@@ -112,6 +129,7 @@ class World:
             HostLimits(**{"lease": 0.6, **limits}),
             self.rules,
             self.vitals,
+            tenants=self.tenants,
         )
         await host.start()
         self.hosts.append(host)
