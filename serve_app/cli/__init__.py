@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from serve_app.cli import (
+    audit,
     backup,
     bench,
     chat_command,
@@ -13,9 +14,13 @@ from serve_app.cli import (
     haproxy_command,
     intents,
     outbox,
+    keys,
     reindex,
+    roles,
     route,
+    seed,
     settings_command,
+    tenants,
     up,
 )
 from serve_app.embedded.refusal import Refusal
@@ -30,6 +35,11 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("chat")(chat_command.chat)
 app.add_typer(intents.app, name="intents")
+app.add_typer(tenants.app, name="tenants")
+app.add_typer(keys.app, name="keys")
+app.add_typer(roles.app, name="roles")
+app.command("audit")(audit.audit)
+app.command("seed")(seed.seed)
 app.add_typer(db.app, name="db")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,18 +10,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from serve_app.cli.chat_client import Client
+from serve_app.cli.calling import Call, Json, all_of, run
 from serve_app.cli.intents_file import read_intents
 from serve_app.cli.options import Data
 from serve_app.cli.progress import shown
-from serve_app.cli.running import ApiKey, Url, service_of
+from serve_app.cli.running import ApiKey, Url
 from serve_app.embedded.refusal import Refusal
 
 app = typer.Typer(help="A tenant's intents: what messages are told apart by.", no_args_is_help=True)
 EVERY = 0.3  # seconds between looks at a training
 Tenant = Annotated[str | None, typer.Option(metavar="ID", help="Another tenant, with the operator's key.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Call = Callable[..., Awaitable[dict[str, Any]]]
 
 
 @app.command()
@@ -43,7 +41,7 @@ def train(
 
     async def work(call: Call) -> dict[str, Any]:
         with shown() as tell:
-            await _define(call, intents, tell)
+            await define(call, intents, tell)
             made = await call("POST", "/intents/train", json={"effort": "first" if quick else "best"})
             while made["status"] in ("queued", "running"):
                 await asyncio.sleep(EVERY)
@@ -51,7 +49,7 @@ def train(
                 tell(made["phase"], round(made["progress"] * 100), 100)
         return made
 
-    done = _run(work, url, api_key, data, tenant)
+    done = run(work, url, api_key, data, tenant)
     if done["status"] == "failed":
         raise Refusal(str(done["error"]["message"]))
     typer.echo(f"version {done['version']} is in use: {_told(done['metrics'])}")
@@ -65,9 +63,13 @@ def list_command(
 
     async def work(call: Call) -> dict[str, Any]:
         head = (await call("GET", "/intents?limit=1"))["head"]
-        return {"intents": await _all(call), "head": head, "versions": (await call("GET", "/intents/versions"))["data"]}
+        return {
+            "intents": await all_of(call, "/intents"),
+            "head": head,
+            "versions": (await call("GET", "/intents/versions"))["data"],
+        }
 
-    found = _run(work, url, api_key, data, tenant)
+    found = run(work, url, api_key, data, tenant)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -98,7 +100,7 @@ def classify(
     async def work(call: Call) -> dict[str, Any]:
         return await call("POST", "/intents/classify", json={"texts": text})
 
-    found = _run(work, url, api_key, data, tenant)["data"]
+    found = run(work, url, api_key, data, tenant)["data"]
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
@@ -124,37 +126,12 @@ def rollback(
     async def work(call: Call) -> dict[str, Any]:
         return await call("POST", "/intents/rollback", json={"version": version})
 
-    _run(work, url, api_key, data, tenant)
+    run(work, url, api_key, data, tenant)
     typer.echo(f"version {version} is in use" if version else "the shared set is in use")
 
 
-def _run(
-    work: Callable[[Call], Awaitable[dict[str, Any]]],
-    url: str | None,
-    api_key: str | None,
-    data: Data,
-    tenant: str | None,
-) -> dict[str, Any]:
-    """What `work` gives with calls of the service. Raises `Refusal`."""
-    client = Client(*service_of(url, api_key, data), tell=lambda words: typer.echo(words, err=True))
-
-    async def call(method: str, path: str, **options: Any) -> dict[str, Any]:
-        if tenant is not None:
-            path += f"{'&' if '?' in path else '?'}tenant_id={tenant}"
-        return await client.call(method, path, **options)
-
-    async def main() -> dict[str, Any]:
-        await client.open()
-        try:
-            return await work(call)
-        finally:
-            await client.close()
-
-    return asyncio.run(main())
-
-
-async def _define(call: Call, intents: list[dict[str, Any]], tell: Callable[[str, int, int], None]) -> None:
-    known = {one["name"]: one["id"] for one in await _all(call)}
+async def define(call: Call, intents: list[dict[str, Any]], tell: Callable[[str, int, int], None]) -> None:
+    known = {one["name"]: one["id"] for one in await all_of(call, "/intents")}
     for done, one in enumerate(intents):
         tell("defining", done, len(intents))
         try:
@@ -164,16 +141,6 @@ async def _define(call: Call, intents: list[dict[str, Any]], tell: Callable[[str
                 await call("POST", "/intents", json=one)
         except Refusal as refusal:
             raise Refusal(f"{one['name']}: {refusal}") from None
-
-
-async def _all(call: Call) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    page: dict[str, Any] = {"has_more": True}
-    while page["has_more"]:
-        after = f"&after={found[-1]['id']}" if found else ""
-        page = await call("GET", f"/intents?limit=100{after}")
-        found += page["data"]
-    return found
 
 
 def _told(metrics: dict[str, Any]) -> str:

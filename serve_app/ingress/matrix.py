@@ -38,7 +38,7 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str, list[Permission]]]:
     """Method, path, and the permissions that it names, of each route."""
     for route in _flat(app.routes):
         if isinstance(route, APIRoute):
-            for method in sorted(route.methods):
+            for method in sorted(route.methods or ()):
                 yield method, route.path, list(_named(route.dependant))
 
 
