@@ -45,6 +45,17 @@ INSERT INTO brain.outbox_claims (consumer, outbox_id, tenant_id, generation, unt
     VALUES (%(tenant)s, 1, %(tenant)s, 1, now());
 INSERT INTO brain.vector_spaces (name, embedder, dimensions, state)
     VALUES ('s' || substr(md5(%(tenant)s), 1, 9), 'e@r', 384, 'retired');
+INSERT INTO brain.roles (tenant_id, name, description, permissions)
+    VALUES (%(tenant)s, 'own', %(odd)s, ARRAY['models:read']);
+INSERT INTO brain.users (tenant_id, id, email, email_key, name, preferences)
+    VALUES (%(tenant)s, 'usr_x', %(odd)s, %(odd)s, %(odd)s, %(settings)s);
+INSERT INTO brain.sessions (tenant_id, id, user_id, expires_at) VALUES (%(tenant)s, 's', 'usr_x', 'infinity');
+INSERT INTO brain.refresh_tokens (tenant_id, session_id, hash) VALUES (%(tenant)s, 's', '\\x00ff');
+INSERT INTO brain.revoked_tokens VALUES (%(tenant)s, 'jti', 'infinity');
+INSERT INTO brain.audit (tenant_id, id, actor, action, detail) VALUES (%(tenant)s, 'a', %(settings)s, 'x', %(settings)s);
+INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)
+    VALUES (%(tenant)s, 'EdDSA', %(settings)s, %(settings)s, '-infinity');
+SELECT brain.access_changed(%(tenant)s, 'tenant', %(tenant)s);
 """
 KEY = "k" * 40  # of the first tenant's operator
 EVERY_BYTE = bytes(range(256))
