@@ -34,8 +34,8 @@ class PostgresLeases:
         return [(ConversationKey(row["tenant_id"], row["conversation_id"]), row["turn_id"]) for row in found]
 
     async def prune(self) -> None:
-        """Remove idempotency keys past their time, delivered outbox rows, what changed of access long ago, and leases of
-        hosts long gone; give back what completions held whose process is gone."""
+        """Remove idempotency keys past their time, delivered outbox rows, changes of access that all have heard of, and
+        leases of hosts long gone; give back what completions held whose process is gone."""
         while (await call(self._pool, "SELECT brain.prune()"))[0]:
             continue
         while (await call(self._pool, "SELECT brain.prune_access()"))[0]:

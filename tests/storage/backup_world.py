@@ -52,7 +52,8 @@ INSERT INTO brain.users (tenant_id, id, email, email_key, name, preferences)
 INSERT INTO brain.sessions (tenant_id, id, user_id, expires_at) VALUES (%(tenant)s, 's', 'usr_x', 'infinity');
 INSERT INTO brain.refresh_tokens (tenant_id, session_id, hash) VALUES (%(tenant)s, 's', '\\x00ff');
 INSERT INTO brain.revoked_tokens VALUES (%(tenant)s, 'jti', 'infinity');
-INSERT INTO brain.audit (tenant_id, id, actor, action, detail) VALUES (%(tenant)s, 'a', %(settings)s, 'x', %(settings)s);
+INSERT INTO brain.audit (tenant_id, id, actor, action, detail)
+    VALUES (%(tenant)s, 'a', %(settings)s, 'x', %(settings)s);
 INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)
     VALUES (%(tenant)s, 'EdDSA', %(settings)s, %(settings)s, '-infinity');
 SELECT brain.access_changed(%(tenant)s, 'tenant', %(tenant)s);
