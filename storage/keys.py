@@ -151,14 +151,18 @@ class PostgresKeys:
 
     @again
     async def rotate_all(self, caller: Caller, overlap: int, once: Once) -> tuple[list[MadeKey], bool]:
-        """As `rotate`, of all keys that are active; those that were replaced before end no later than the others.
+        """As `rotate`, of all keys that are active; those that were replaced before end no later than the others. Keys
+        of users who are gone open nothing, and are left alone.
+
         Raises `Wider` where one of them is wider than what the caller may do: nothing has changed then."""
         async with reading(self._pool, caller.tenant) as lent:
             if (first := await self._first(lent, caller, once)) is not None:
                 return first, True
             await _alone(lent, caller.tenant)
             rows = await lent.fetch(
-                f"SELECT {_COLUMNS} FROM brain.api_keys WHERE tenant_id = $1 AND {_ACTIVE} ORDER BY id", caller.tenant
+                f"SELECT {_COLUMNS} FROM brain.api_keys k WHERE tenant_id = $1 AND {_ACTIVE} AND (user_id IS NULL"
+                " OR EXISTS (SELECT FROM brain.users u WHERE u.tenant_id = $1 AND u.id = k.user_id)) ORDER BY id",
+                caller.tenant,
             )
             made = []
             for old in map(_key, rows):

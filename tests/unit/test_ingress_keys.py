@@ -249,6 +249,19 @@ async def test_all_keys_of_a_tenant_are_rotated_at_once(desk: Office) -> None:
         await desk.call("GET", "models", None, bearer(one["key"]))
 
 
+async def test_keys_of_users_who_are_gone_are_left_alone(desk: Office, database_url: str) -> None:
+    own = await desk.tenant()
+    user = make_user(database_url, own)
+    await desk.key(own, "owner")
+    gone = await desk.key(own, "member", user_id=user)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DELETE FROM brain.users WHERE id = %s", [user])
+    desk.world.parts.callers.forget(None)
+    await desk.refused("GET", "models", None, gone, 401)
+    made = await desk.call("POST", f"admin/tenants/{own}/rotate-keys", status=201)
+    assert [one["role"] for one in made["data"]] == ["owner"]
+
+
 async def test_nobody_rotates_keys_that_are_wider_than_his_own(desk: Office) -> None:
     own = await desk.tenant()
     owner, admin = await desk.key(own, "owner"), await desk.key(own, "admin")
