@@ -8,16 +8,17 @@ from typing import Any
 
 import orjson
 
-from domain.errors import BrainError, NotFound, QuotaExceeded
+from domain.errors import BrainError, NotFound
 from domain.granting import check_key
 from domain.ids import new_id
-from domain.keys import MOST_KEYS, ApiKey, MadeKey
+from domain.keys import ApiKey, MadeKey
 from domain.tenant import Caller
 from storage.access import API_KEYS, key_hash, shown
 from storage.audit import record
 from storage.idempotency import first_answer, remember
 from storage.pages import Page, PageQuery, page_of
 from storage.postgres import Connection, Pool, asking, reading
+from storage.quotas import ACTIVE_KEYS, check_keys
 from storage.retry import again
 from storage.roles import held_by_role
 from storage.sealing import MasterKeys
@@ -26,7 +27,6 @@ _COLUMNS = (
     "tenant_id, id, name, prefix, role, scopes, user_id, created_by, created_at, expires_at, last_used_at, revoked_at,"
     " replaced_by"
 )
-_ACTIVE = "revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp()) AND role <> 'operator'"
 
 
 class KeyEnded(BrainError):
@@ -93,7 +93,7 @@ class PostgresKeys:
             if (first := await self._first(lent, caller, once)) is not None:
                 return first[0], first[0].id != new.id
             await _alone(lent, caller.tenant)
-            await _check_room(lent, caller.tenant)
+            await check_keys(lent, caller.tenant)
             made = await self._insert(lent, caller, new)
             await record(lent, caller, "key.create", new.id, _told(made))
             await self._remember(lent, caller, once, [made])
@@ -160,7 +160,7 @@ class PostgresKeys:
                 return first, True
             await _alone(lent, caller.tenant)
             rows = await lent.fetch(
-                f"SELECT {_COLUMNS} FROM brain.api_keys k WHERE tenant_id = $1 AND {_ACTIVE} AND (user_id IS NULL"
+                f"SELECT {_COLUMNS} FROM brain.api_keys k WHERE tenant_id = $1 AND {ACTIVE_KEYS} AND (user_id IS NULL"
                 " OR EXISTS (SELECT FROM brain.users u WHERE u.tenant_id = $1 AND u.id = k.user_id)) ORDER BY id",
                 caller.tenant,
             )
@@ -236,14 +236,6 @@ class PostgresKeys:
 async def _alone(lent: Connection, tenant: str) -> None:
     """One change of a tenant's keys at a time."""
     await lent.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"keys {tenant}")
-
-
-async def _check_room(lent: Connection, tenant: str) -> None:
-    stored = await lent.fetchval("SELECT settings->'quotas'->'max_keys' FROM brain.tenants WHERE id = $1", tenant)
-    most = MOST_KEYS if stored is None else int(stored)
-    count = await lent.fetchval(f"SELECT count(*) FROM brain.api_keys WHERE tenant_id = $1 AND {_ACTIVE}", tenant)
-    if count >= most:
-        raise QuotaExceeded(f"this tenant may have {most} keys")
 
 
 async def _row(lent: Connection, tenant: str, key_id: str) -> Any:

@@ -24,6 +24,7 @@ from storage.migrations import downgrade, upgrade
 from storage.pages import PageQuery
 from storage.platform import PostgresPlatform
 from storage.postgres import reading
+from storage.quotas import check_users
 from storage.reader import PostgresReader
 from storage.retention import delete_expired, expired_conversations
 from storage.roles import NewRole, PostgresRoles, RoleInUse
@@ -140,6 +141,22 @@ async def test_keys_made_at_once_stay_within_the_quota(tenants, keys, operator):
     made = await asyncio.gather(*(keys.create(caller, NewKey("k", "member")) for _ in range(8)), return_exceptions=True)
     refused = [one for one in made if isinstance(one, QuotaExceeded)]
     assert len(refused) == 5 and len(made) == 8
+
+
+async def test_users_stay_within_the_quota(pool, tenants, operator):
+    caller, free = await make(tenants, operator, quotas={"max_users": 2}), await make(tenants, operator)
+
+    async def add(tenant):
+        async with reading(pool, tenant) as lent:
+            await check_users(lent, tenant)
+            user = new_id("usr")
+            await lent.execute(
+                "INSERT INTO brain.users (tenant_id, id, email, email_key) VALUES ($1, $2, $2, $2)", tenant, user
+            )
+
+    made = await asyncio.gather(*(add(caller.tenant) for _ in range(6)), return_exceptions=True)
+    assert [type(one) for one in made if one is not None] == [QuotaExceeded] * 4
+    await asyncio.gather(*(add(free.tenant) for _ in range(3)))
 
 
 async def test_a_role_is_not_removed_under_a_key_that_is_being_made(tenants, keys, roles, operator):
