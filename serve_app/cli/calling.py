@@ -7,13 +7,15 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from serve_app.cli.chat_client import Client
 from serve_app.cli.options import Data
 from serve_app.cli.running import service_of
 
 T = TypeVar("T")
+WIDE = 1000  # columns of what is no terminal
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Call = Callable[..., Awaitable[dict[str, Any]]]
 
@@ -53,17 +55,21 @@ async def all_of(call: Call, path: str, most: int | None = None) -> list[dict[st
 
 
 def show(found: Any, as_json: bool, columns: Sequence[str], none: str) -> None:
-    """Entries as a table of these fields, or as JSON."""
+    """Entries as a table of these fields, or as JSON. Nothing is cut off: in a narrow terminal it goes on below, and
+    where nobody looks each entry is a line."""
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
     if not found:
         typer.echo(none)
         return
-    table = Table(*columns)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = WIDE
+    table = Table(*(Column(name, overflow="fold") for name in columns))
     for one in found:
-        table.add_row(*(_cell(one.get(name)) for name in columns))
-    Console().print(table, markup=False)
+        table.add_row(*(Text(_cell(one.get(name))) for name in columns))
+    console.print(table)
 
 
 def _cell(value: Any) -> str:

@@ -12,8 +12,6 @@ from functools import partial
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from serve_app.cli.calling import all_of
 from serve_app.cli.chat_client import Client
@@ -54,11 +52,10 @@ def seed(
     """Make demonstration tenants, users, conversations and intents, and check what was made. It can be run again."""
     address, key = service_of(url, api_key, data)
     planted = asyncio.run(_seed(address, key, train))
-    table = Table("tenant", "id", "key of an owner", "users", "conversations", "intents")
     for one in planted:
-        counts = (len(one.users), len(one.talks), len(one.shop.intents))
-        table.add_row(one.shop.name, one.tenant, one.key, *map(str, counts))
-    Console().print(table, markup=False)
+        intents = f", {len(one.shop.intents)} intents" if train else ""
+        typer.echo(f"{one.shop.name}: {len(one.users)} users, {len(one.talks)} conversations{intents}; all checked")
+        typer.echo(f"  tenant {one.tenant}\n  key of an owner {one.key}")
 
 
 async def _seed(address: str, key: str, train: bool) -> list[Planted]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -59,7 +60,7 @@ async def test_a_tenant_is_made_set_suspended_and_deleted(desk: Office) -> None:
         one["id"] for one in json.loads(await done(desk, "tenants", "list", "--status", "suspended", "--json"))
     ] == [made]
     assert "active" in await done(desk, "tenants", "resume", made)
-    assert "Acme" in await done(desk, "tenants", "list")
+    assert f"{made} │ Acme " in await done(desk, "tenants", "list"), "nothing is cut off"
     kept = await run(desk, "tenants", "delete", made, answer="n\n")
     assert kept.exit_code == 1 and made in await done(desk, "tenants", "list", "--json")
     await done(desk, "tenants", "delete", made, "--yes")
@@ -147,7 +148,11 @@ async def test_the_demonstration_is_made_once_and_checked(desk: Office, tmp_path
         parts.intents = Intents(PostgresIntents(desk.world.pool), found.trainings, found.heads, wake)
         first = await done(desk, "seed")
         for shop in seed.SHOPS:
-            assert shop.name.split()[0] in first
+            told = rf"{re.escape(shop.name)}: \d users, {len(shop.talks)} conversations, 3 intents; all checked"
+            assert re.search(told, first), first
+        keys = [line.split()[-1] for line in first.splitlines() if "key of an owner" in line]
+        for key in keys:
+            await desk.call("GET", "conversations", None, bearer(key))
         tenants = json.loads(await done(desk, "tenants", "list", "--json"))
         made = {one["name"]: one["id"] for one in tenants if "demonstration" in one["name"]}
         figures = await desk.call("GET", "admin/stats")
