@@ -170,11 +170,27 @@ def _found(row: Any) -> Tenant:
 
 
 def _tenant(row: Any) -> Tenant:
-    return Tenant.model_validate({**dict(row), "settings": _settings(row["id"], row["settings"])})
+    return Tenant.model_validate({**dict(row), "settings": _readable(row["id"], row["settings"])})
 
 
 def _stored(settings: TenantSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude_unset=True)
+
+
+def _readable(tenant: str, stored: dict[str, Any]) -> TenantSettings:
+    """What of the settings can be read, for whoever looks at them and sets them right; nothing is allowed by it."""
+    try:
+        return _settings(tenant, stored)
+    except Unavailable:
+        return TenantSettings.model_validate({name: one for name, one in stored.items() if _reads(name, one)})
+
+
+def _reads(name: str, value: Any) -> bool:
+    try:
+        TenantSettings.model_validate({name: value})
+    except ValidationError:
+        return False
+    return True
 
 
 def _settings(tenant: str, stored: dict[str, Any]) -> TenantSettings:

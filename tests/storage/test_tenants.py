@@ -193,10 +193,15 @@ async def test_settings_that_cannot_be_read_are_not_taken_for_none(database_url,
     caller = await make(tenants, operator)
     with psycopg.connect(database_url) as connection:
         connection.execute(
-            """UPDATE brain.tenants SET settings = '{"pii_masking": "shred"}' WHERE id = %s""", [caller.tenant]
+            """UPDATE brain.tenants SET settings = '{"pii_masking": "shred", "retention_days": 9}' WHERE id = %s""",
+            [caller.tenant],
         )
     with pytest.raises(Unavailable):
         await tenants.settings(caller.tenant)
+    listed = {one.id: one for one in (await tenants.page(PageQuery(limit=100))).data}
+    assert listed[caller.tenant].settings == TenantSettings(retention_days=9), "the operator sees what can be read"
+    await tenants.change(caller, change=lambda stored: stored.merged(TenantSettings(pii_masking="mask")))
+    assert await tenants.settings(caller.tenant) == TenantSettings(retention_days=9, pii_masking="mask")
     assert await tenants.settings(new_id("ten")) == TenantSettings()
 
 
