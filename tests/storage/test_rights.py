@@ -17,7 +17,8 @@ from tests.storage.test_ownership import unfinished
 
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
-    " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens",
+    " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens clients"
+    " auth_codes",
     ("SELECT", "INSERT", "UPDATE"): "budgets",
     ("SELECT", "INSERT"): "usage outbox revoked_tokens audit",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces"
@@ -33,7 +34,7 @@ GRANTED_TO_DEFINER = {
     ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version",
     ("SELECT", "INSERT"): "message_words",
     ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions usage",
-    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users",
+    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users clients",
 }
 
 
@@ -103,6 +104,7 @@ DEFINED = {
     "put_signing_key",
     "end_signing_key",
     "reseal_signing_key",
+    "find_client",
 }
 """What runs with the rights of `brain_definer`."""
 
