@@ -46,6 +46,7 @@ class AccessWatch:
         self._looked_at = float("-inf")
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def current(self) -> bool:
         """Whether what changed longer ago than `CURRENT` seconds is known here."""
@@ -55,6 +56,7 @@ class AccessWatch:
         self._task = asyncio.create_task(self._watch(), name="access")
 
     async def close(self) -> None:
+        self._closed = True  # `wait_for` of Python 3.11 loses a cancellation that comes as its work ends
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -75,7 +77,7 @@ class AccessWatch:
 
     async def _watch(self) -> None:
         away = False
-        while True:
+        while not self._closed:
             try:
                 async with asyncio.timeout(5):  # wait_for of Python 3.11 may swallow the cancellation of `close`
                     await self.refresh()
