@@ -19,7 +19,7 @@ from actors.summarising import summarise
 from actors.telling import opening, tell_end
 from actors.turn import LiveTurn
 from actors.window import Window
-from domain.commands import Accepted, Change, Ended, Send
+from domain.commands import Accepted, Append, Appended, Change, Ended, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BrainError, Fenced, ModelNotFound, NotFound, Overloaded, Unavailable
 from domain.events import Layout
@@ -70,6 +70,9 @@ class ConversationActor:
 
     async def change(self, change: Change) -> Conversation:
         return await self.mailbox.do(partial(self._change, change))
+
+    async def append(self, append: Append) -> Appended:
+        return await self.mailbox.do(partial(self._append, append))
 
     async def delete(self) -> None:
         """End what runs, so that it is charged for, and delete. What takes longer than `DELETING` is left to itself."""
@@ -174,6 +177,12 @@ class ConversationActor:
         changed = await self.parts.store.change(self.key, self._ownership, change.fields, change.end)
         self._hot.conversation = changed
         return changed
+
+    async def _append(self, append: Append) -> Appended:
+        appended = await self.parts.store.append(self._ownership, append)
+        if not appended.replayed:
+            self._hot.noted(appended.message.seq, appended.message.content)
+        return appended
 
     async def _delete(self) -> None:
         await self.parts.store.delete(self.key, self._ownership)

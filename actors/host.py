@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from actors.conversation import ConversationActor
 from actors.parts import AllHealthy, Estimates, EveryModel, HostLimits, NoMemory, Parts, UsualSettings
-from domain.commands import Accepted, Change, Ended, Send
+from domain.commands import Accepted, Append, Appended, Change, Ended, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
 from domain.model import Catalog
@@ -109,6 +109,9 @@ class ConversationHost:
 
     async def change(self, change: Change) -> Conversation:
         return await self._actor(change.key).change(change)
+
+    async def append(self, append: Append) -> Appended:
+        return await self._actor(append.key).append(append)
 
     async def delete(self, key: ConversationKey) -> None:
         await self._actor(key).delete()

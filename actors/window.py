@@ -53,6 +53,11 @@ class Window:
     def asked(self, seq: int, content: str) -> None:
         self._add(Remembered.of(seq, seq, "user", content))
 
+    def noted(self, seq: int, content: str) -> None:
+        """Take in a system message, which belongs to no turn: its place is its own number. Once, however often."""
+        if all(message.seq != seq for message in self.messages):
+            self._add(Remembered.of(seq, seq, "system", content))
+
     def replied(self, order: int, seq: int, content: str, model: str | None, whole: bool) -> None:
         """Take in a reply, in the place of an earlier one to the same message if it is `whole`."""
         if order < self.start:

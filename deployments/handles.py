@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.coalescing import Coalesced
 from domain import errors
-from domain.commands import Accepted, Change, Ended, Refused, Send
+from domain.commands import Accepted, Append, Appended, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
@@ -90,6 +90,10 @@ class HandleHosts:
 
     async def change(self, change: Change) -> Conversation:
         found: Conversation = await self._repeat(change.key, lambda handle: handle.change.remote(change))
+        return found
+
+    async def append(self, append: Append) -> Appended:
+        found: Appended = await self._repeat(append.key, lambda handle: handle.append.remote(append))
         return found
 
     async def delete(self, key: ConversationKey) -> None:

@@ -78,6 +78,29 @@ class Change:
 
 @carried
 @dataclass(frozen=True, slots=True)
+class Append:
+    """A message of the role `system`, which later prompts tell at its place. The rest is as of `Send`."""
+
+    key: ConversationKey
+    caller: str
+    idempotency_key: str
+    body_hash: bytes
+    message_id: str
+    content: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@carried
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The message stands. `replayed`: an earlier request of this key added it."""
+
+    message: Message
+    replayed: bool = False
+
+
+@carried
+@dataclass(frozen=True, slots=True)
 class Refused:
     """Why a call was not carried out: an error's class name and words; `retryable` ones may be sent again."""
 

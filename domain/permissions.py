@@ -112,6 +112,14 @@ class UnknownPermission(BrainError):
     code = "unknown_permission"
 
 
+class Wider(BrainError):
+    """What you would give or change may do more than you may."""
+
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
 def permissions_of(
     role: str, custom: Iterable[str] | None = None, scopes: Iterable[str] | None = None
 ) -> frozenset[Permission]:

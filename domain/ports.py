@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from domain.carried import carried
 from domain.clarifying import Clarification
-from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
+from domain.commands import Accepted, Append, Appended, Change, Ended, Send, UnfinishedTurn
 from domain.context import Remembered, Summary
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
@@ -131,6 +131,11 @@ class ConversationStore(Protocol):
         """Set the given fields (`title`, `metadata`, `system_prompt`, `user_id`), or end the conversation."""
         ...
 
+    async def append(self, owner: Ownership, append: Append) -> Appended:
+        """Add a system message, once for each idempotency key. Raises `ConversationEnded`, `IdempotencyMismatch`,
+        and `MessageGone` where the key's message was deleted."""
+        ...
+
     async def delete(self, key: ConversationKey, owner: Ownership) -> None:
         """Remove the conversation and all that belongs to it."""
         ...
@@ -222,6 +227,8 @@ class Hosts(Protocol):
         ...
 
     async def change(self, change: Change) -> Conversation: ...
+
+    async def append(self, append: Append) -> Appended: ...
 
     async def delete(self, key: ConversationKey) -> None: ...
 

@@ -15,6 +15,7 @@ from domain.model import Catalog, parse_catalog
 from serve_app.access_watch import AccessWatch, forgets_tenants
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
+from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts
@@ -79,6 +80,7 @@ class IngressReplica:
         self._complete = self._draining = False
         reader = PostgresReader(self._pool, settings.master_keys.derived(API_KEYS))
         self._access = AccessWatch(reader)
+        self._identity = identity(settings, self._pool, self._redis)
         catalog = PostgresCatalog(self._pool)
         models = CachedSettings(catalog.settings)
         tenants, keys = PostgresTenants(self._pool), PostgresKeys(self._pool, settings.master_keys)
@@ -100,6 +102,8 @@ class IngressReplica:
         self.parts = Parts(
             reader=reader,
             watch=self._access,
+            identity=self._identity,
+            find_token=self._identity.callers.find,
             hosts=HandleHosts(host),
             follower=self._follower,
             llm=HandleLanguageModel(llm, places(local)),
@@ -143,6 +147,7 @@ class IngressReplica:
                 version=version(), server_adds_request_id=True, admission_wait=settings.admission_wait_s
             ),
         )
+        self._identity.start(self._access)
         self._metrics.start()
         self._outbox.start()
         self._access.start()
@@ -165,6 +170,7 @@ class IngressReplica:
         self._watch.cancel()
         await self._access.close()
         await self._used.close()
+        await self._identity.close()
         await self._registry.close()
         await self._breakers.close()
         await self._metrics.close()

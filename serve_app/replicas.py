@@ -23,7 +23,7 @@ from deployments.providers.vllm import HandleEngine
 from deployments.recent_embeddings import RecentEmbeddings
 from deployments.tenant_scorers import TenantScorers
 from deployments.tokenizers_at_hand import ModelTokenizers
-from domain.commands import Accepted, Change, Ended, Refused, Send
+from domain.commands import Accepted, Append, Appended, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
 from domain.model import Catalog, parse_catalog
@@ -144,6 +144,9 @@ class HostReplica:
 
     async def change(self, change: Change) -> Conversation | Refused:
         return await answered(self._host.change(change))
+
+    async def append(self, append: Append) -> Appended | Refused:
+        return await answered(self._host.append(append))
 
     async def delete(self, key: ConversationKey) -> Refused | None:
         return await answered(self._host.delete(key))

@@ -60,6 +60,18 @@ class Settings(BaseSettings):
         None, ge=1, le=16_000, description="of the provider's vectors, where the model can be asked; else its own"
     )
 
+    issuer: str | None = Field(
+        None, description="`iss` of access tokens: the service's public URL, without a slash at its end"
+    )
+    audience: str = Field("brain", min_length=1, description="`aud` of access tokens: what they are good for")
+    access_token_s: int = Field(900, ge=60, le=86_400, description="seconds that an access token counts")
+    refresh_token_s: int = Field(
+        30 * 86_400, ge=300, description="seconds that a sign-in can be prolonged by refresh tokens"
+    )
+    oidc_file: Path | None = Field(
+        None, description="file (YAML or JSON) that names outside OpenID providers whose access tokens count"
+    )
+
     database_connections: int = Field(
         10, ge=1, le=200, description="connections to PostgreSQL of each ingress and each host replica, at the most"
     )
@@ -99,6 +111,11 @@ class Settings(BaseSettings):
             return MasterKeys.parse(text)
         except (OSError, ValueError) as error:
             raise ValueError(f"{variable('master_key')}: {error}") from None
+
+    @property
+    def issuer_url(self) -> str:
+        """`issuer`, or the address that the API listens on."""
+        return (self.issuer or f"http://{self.host}:{self.port}").rstrip("/")
 
     @property
     def data_folder(self) -> Path:

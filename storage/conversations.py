@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from domain.commands import Ended, Send, UnfinishedTurn
+from domain.commands import Append, Appended, Ended, Send, UnfinishedTurn
 from domain.context import Remembered, Summary
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BudgetExceeded, IdempotencyMismatch, MessageGone, NotFound
@@ -198,6 +198,34 @@ class PostgresConversations(History, Shadows, Summaries):
         sql = "SELECT brain.change_conversation($1, $2, $3, $4, $5, $6)"
         row = await call(self._pool, sql, key.tenant, key.conversation, owner.epoch, owner.activation, fields, end)
         return rows.conversation(row[0])
+
+    async def append(self, owner: Ownership, append: Append) -> Appended:
+        key = append.key
+        row = await call(
+            self._pool,
+            "SELECT * FROM brain.append_system_message($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            key.tenant,
+            key.conversation,
+            owner.epoch,
+            owner.activation,
+            append.caller,
+            append.idempotency_key,
+            append.body_hash,
+            append.message_id,
+            append.content,
+            append.metadata,
+        )
+        if row["outcome"] == "mismatch":
+            raise IdempotencyMismatch()
+        async with reading(self._pool, key.tenant) as connection:
+            found = await connection.fetchrow(
+                f"SELECT {rows.MESSAGE} FROM {rows.MESSAGES} WHERE m.tenant_id = $1 AND m.id = $2",
+                key.tenant,
+                row["message_id"],
+            )
+        if found is None:
+            raise MessageGone()
+        return Appended(rows.message(found), row["message_id"] != append.message_id)
 
     async def delete(self, key: ConversationKey, owner: Ownership) -> None:
         sql = "SELECT brain.delete_conversation($1, $2, $3, $4)"

@@ -1,7 +1,7 @@
 """The keys that sign access tokens: public parts for whoever verifies, private ones sealed by the master keys.
 
-A new key signs a few seconds after it was made, so that every replica knows it by then; the one before it verifies until
-the last token that it signed has expired.
+A new key signs a few seconds after it was made, so that every replica knows it by then; the one before it verifies
+until the last token that it signed has expired.
 """
 
 import base64

@@ -243,6 +243,7 @@ class Supervisor:
             "BRAIN_REDIS_URL": self.redis_url,
             "BRAIN_VECTORS_URL": self.settings.vectors_url or str(self.folder.path / "vectors"),
             "BRAIN_DATA": str(self.folder.path),
+            "BRAIN_ISSUER": self.settings.issuer or self.plan.url,
             "BRAIN_LOG_LEVEL": self.settings.log_level,
             "BRAIN_EMBEDDER_MODEL": self.settings.embedder_model,
             "BRAIN_EMBEDDER_PRECISION": self.settings.embedder_precision,

@@ -23,9 +23,13 @@ from serve_app.ingress import (
     openai_models,
     roles,
     sends,
+    sign_in,
+    signing,
     tenants,
     turns,
     usage,
+    user_history,
+    users,
 )
 from serve_app.ingress.documents import describe
 from serve_app.ingress.errors import add_error_answers
@@ -58,6 +62,10 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     administration.router,
     admin_models.router,
     usage.router,
+    sign_in.router,
+    users.router,
+    user_history.router,
+    signing.router,
     health.router,
 )
 

@@ -28,6 +28,8 @@ async def authenticated(request: Request) -> Caller:
         administration.used.saw(caller)
     visit = visit_of(request.scope)
     visit.tenant, visit.caller = caller.tenant, caller.key_id
+    if caller.user is not None and (identity := parts_of(request).identity) is not None:
+        identity.last_active.saw(caller.tenant, caller.user)
     return caller
 
 
@@ -65,7 +67,27 @@ def unauthenticated(words: str) -> Problem:
     return Problem(401, words, headers={"www-authenticate": 'Bearer realm="brain"'})
 
 
+class OwnOr(Needs):
+    """As `Needs`, of the user that the path's `user_id` names; for a user itself `users:self` is enough."""
+
+    async def __call__(self, request: Request) -> Caller:
+        caller = await authenticated(request)
+        own = caller.user is not None and request.path_params.get("user_id") == caller.user
+        if self.permission not in caller.permissions and not (own and Permission.USERS_SELF in caller.permissions):
+            raise forbidden(self.permission)
+        return caller
+
+
 P = Permission
+SignsIn = Annotated[Caller, needs(P.SIGN_IN)]
+IsSelf = Annotated[Caller, needs(P.USERS_SELF)]
+ReadsUsers = Annotated[Caller, needs(P.USERS_READ)]
+ReadsUser = Annotated[Caller, Depends(OwnOr(P.USERS_READ))]
+ManagesUsers = Annotated[Caller, needs(P.USERS_MANAGE)]
+ManagesUser = Annotated[Caller, Depends(OwnOr(P.USERS_MANAGE))]
+SpeaksAsSystem = Annotated[Caller, needs(P.MESSAGES_AS_SYSTEM)]
+ManagesClients = Annotated[Caller, needs(P.CLIENTS_MANAGE)]
+Operates = Annotated[Caller, needs(P.PLATFORM_OPERATE)]
 ReadsConversations = Annotated[Caller, needs(P.CONVERSATIONS_READ)]
 ReadsAnyConversation = Annotated[Caller, needs(P.CONVERSATIONS_ANY)]
 WritesConversations = Annotated[Caller, needs(P.CONVERSATIONS_WRITE)]

@@ -7,7 +7,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 _BODIES: dict[str, type[BaseModel]] = {}
-_PUBLIC = ("/health", "/health/live", "/health/ready", "/metrics")
+_PUBLIC = frozenset(
+    (
+        *("/health", "/health/live", "/health/ready", "/metrics", "/.well-known/jwks.json"),
+        *("/.well-known/oauth-authorization-server", "/api/v1/auth/refresh", "/api/v1/auth/authorize"),
+        *("/api/v1/auth/token", "/api/v1/auth/revoke", "/api/v1/auth/introspect"),
+    )
+)
 _REF = "#/components/schemas/{model}"
 _ERROR = {
     "type": "object",

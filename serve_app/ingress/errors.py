@@ -20,6 +20,7 @@ _KINDS = {
     403: ("permission_error", "forbidden"),
     404: ("not_found_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
+    409: ("conflict_error", "conflict"),
     413: ("invalid_request_error", "body_too_large"),
     422: ("invalid_request_error", "invalid_request"),
 }

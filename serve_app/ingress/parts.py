@@ -20,6 +20,7 @@ from serve_app.ingress.accounting import Accounts
 from serve_app.ingress.admission import Admission
 from serve_app.ingress.callers import Callers, Find, nobody
 from serve_app.ingress.context import visit_of
+from serve_app.ingress.identity import Identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
@@ -83,7 +84,8 @@ class Administration:
 class Parts:
     """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
     the whole service. `registry`: where models are registered and tenants' settings are kept. `find_token`: the caller
-    of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to.
+    of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what signing
+    in works with.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -109,6 +111,7 @@ class Parts:
     tenants: TenantsSettings = field(default_factory=UsualSettings)
     find_token: Find = nobody
     watch: AccessWatch | None = None
+    identity: Identity | None = None
     callers: Callers = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)

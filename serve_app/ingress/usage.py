@@ -84,7 +84,7 @@ async def usage(
 
     Days are UTC. `basis` tells what providers reported from what was estimated. `Accept: text/csv` asks for CSV.
     """
-    query = UsageQuery(*_span(start, end, datetime.now(UTC)), _groups(group_by), text("tenant_id", tenant_id))
+    query = UsageQuery(*span(start, end, datetime.now(UTC)), _groups(group_by), text("tenant_id", tenant_id))
     groups, total = await parts_of(request).ledger.usage(query, MOST + 1)
     if len(groups) > MOST:
         raise Problem(422, f"more than {MOST} groups: ask for a shorter time or group by less", "group_by")
@@ -94,8 +94,8 @@ async def usage(
     return Answer(
         {
             "object": "list",
-            "data": [{**_group(names, row), **_sums(row)} for row in groups],
-            "totals": _sums(total or _NOTHING),
+            "data": [{**_group(names, row), **sums(row)} for row in groups],
+            "totals": sums(total or _NOTHING),
             "start": rfc3339(query.start),
             "end": rfc3339(query.end),
             "group_by": names,
@@ -107,7 +107,7 @@ async def usage(
     )
 
 
-def _span(start: str | None, end: str | None, now: datetime) -> tuple[datetime, datetime]:
+def span(start: str | None, end: str | None, now: datetime) -> tuple[datetime, datetime]:
     since = (
         _moment("from", start, last=False) if start else now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     )
@@ -162,7 +162,7 @@ def _group(names: list[str], row: Row) -> dict[str, Any]:
     return {_NAMES.get(name, name): row[name] for name in names}
 
 
-def _sums(row: Row) -> dict[str, Any]:
+def sums(row: Row) -> dict[str, Any]:
     return {
         "calls": row["calls"],
         "turns": row["turns"],
@@ -181,15 +181,15 @@ def _plain(usd: Decimal) -> str:
 
 
 async def _csv(names: list[str], groups: list[Any]) -> AsyncIterator[bytes]:
-    head = [*(_NAMES.get(name, name) for name in names), *_sums(_NOTHING)]
+    head = [*(_NAMES.get(name, name) for name in names), *sums(_NOTHING)]
     yield (",".join(head) + "\r\n").encode()
     for first in range(0, len(groups), _PIECE):
         yield "".join(_line(names, row) for row in groups[first : first + _PIECE]).encode()
 
 
 def _line(names: list[str], row: Row) -> str:
-    sums = {**_sums(row), "cost_usd": _plain(row["cost_usd"])}
-    return ",".join([*(_cell(row[name]) for name in names), *map(str, sums.values())]) + "\r\n"
+    told = {**sums(row), "cost_usd": _plain(row["cost_usd"])}
+    return ",".join([*(_cell(row[name]) for name in names), *map(str, told.values())]) + "\r\n"
 
 
 def _cell(value: Any) -> str:

@@ -12,7 +12,7 @@ import httpx
 import uvicorn
 
 from actors.accepting import check_models
-from domain.commands import Accepted, Change, Ended, Send, UnfinishedTurn
+from domain.commands import Accepted, Append, Appended, Change, Ended, Send, UnfinishedTurn
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import BrainError, JournalUnavailable, ModelNotFound, Unavailable
@@ -157,6 +157,9 @@ class ScriptedHosts:
     async def change(self, change: Change) -> Conversation:
         owner = await self._owner(change.key)
         return await self.store.change(change.key, owner, change.fields, change.end)
+
+    async def append(self, append: Append) -> Appended:
+        return await self.store.append(await self._owner(append.key), append)
 
     async def delete(self, key: ConversationKey) -> None:
         await self.store.delete(key, await self._owner(key))

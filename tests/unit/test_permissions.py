@@ -12,6 +12,8 @@ PUBLIC = {
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
     ("GET", "/metrics"),
+    ("GET", "/.well-known/jwks.json"),
+    ("POST", "/api/v1/auth/refresh"),  # the refresh token is the credential
 }
 """What anybody may ask for, without a credential."""
 
