@@ -18,7 +18,7 @@ import jwt
 import orjson
 import yaml
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from domain.ids import is_id
 from domain.permissions import OPERATOR
@@ -110,7 +110,7 @@ def read_providers(path: Path) -> list[Provider]:
         for provider in providers:
             if provider.jwks is not None and not keys_of(provider.jwks, provider):
                 raise ValueError(f"{provider.issuer}: no key in jwks fits its algorithms")
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ValueError(f"{path}: {error}") from None
     if len({provider.issuer for provider in providers}) < len(providers):
         raise ValueError(f"{path}: an issuer is named twice")

@@ -54,7 +54,7 @@ class Passwords:
         if self._nobodys is None:
             self._nobodys = self._hasher.hash("nobody's")
         try:
-            return self._hasher.verify(stored or self._nobodys, password) and stored is not None
+            return self._hasher.verify(self._nobodys if stored is None else stored, password) and stored is not None
         except (VerificationError, InvalidHashError):
             return False
 
