@@ -5,7 +5,9 @@ from fastapi import FastAPI
 from serve_app.ingress import (
     admin_models,
     administration,
+    authorize,
     chat,
+    clients,
     conversations,
     embeddings,
     export,
@@ -20,6 +22,7 @@ from serve_app.ingress import (
     model_settings,
     model_test,
     models,
+    oauth,
     openai_models,
     roles,
     sends,
@@ -65,6 +68,9 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     sign_in.router,
     users.router,
     user_history.router,
+    clients.router,
+    oauth.router,
+    authorize.router,
     signing.router,
     health.router,
 )

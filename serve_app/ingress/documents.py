@@ -81,7 +81,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     for path, methods in described["paths"].items():
         for operation in methods.values():
             operation["responses"].pop("422", None)
-            operation["responses"]["default"] = error
+            operation["responses"].setdefault("default", error)
             if path not in _PUBLIC:
                 operation["security"] = [{"key": []}]
     return described

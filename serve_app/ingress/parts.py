@@ -84,8 +84,8 @@ class Administration:
 class Parts:
     """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
     the whole service. `registry`: where models are registered and tenants' settings are kept. `find_token`: the caller
-    of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what signing
-    in works with.
+    of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
+    signing in works with.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """

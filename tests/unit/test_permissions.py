@@ -13,6 +13,12 @@ PUBLIC = {
     ("GET", "/health/ready"),
     ("GET", "/metrics"),
     ("GET", "/.well-known/jwks.json"),
+    ("GET", "/.well-known/oauth-authorization-server"),
+    ("GET", "/api/v1/auth/authorize"),  # the password is the credential
+    ("POST", "/api/v1/auth/authorize"),
+    ("POST", "/api/v1/auth/token"),  # the client's secret, or the code
+    ("POST", "/api/v1/auth/revoke"),
+    ("POST", "/api/v1/auth/introspect"),
     ("POST", "/api/v1/auth/refresh"),  # the refresh token is the credential
 }
 """What anybody may ask for, without a credential."""
