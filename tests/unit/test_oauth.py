@@ -83,9 +83,8 @@ class Flow:
     async def code(self, brain: People, **fields: Any) -> str:
         return back(await self.decide(brain, **fields))["code"]
 
-    def exchange(self, code: str, **fields: Any) -> dict[str, Any]:
-        found = {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK, "code_verifier": self.verifier}
-        return {name: value for name, value in (found | fields).items() if value is not None}
+    def exchange(self, code: str) -> dict[str, Any]:
+        return {"grant_type": "authorization_code", "code": code, "redirect_uri": BACK, "code_verifier": self.verifier}
 
 
 def back(answer: httpx.Response) -> dict[str, str]:
@@ -270,7 +269,8 @@ async def _refused(brain: People, token: str) -> None:
 )
 async def test_a_code_goes_with_its_verifier_and_its_address(brain: People, fields: dict[str, Any]) -> None:
     one = await flow(brain)
-    answer = await post(brain, "token", one.exchange(await one.code(brain), **fields), one.client)
+    form = {**one.exchange(await one.code(brain)), **fields}
+    answer = await post(brain, "token", {name: value for name, value in form.items() if value is not None}, one.client)
     assert error_of(answer) in ((400, "invalid_grant"), (400, "invalid_request"))
 
 
