@@ -6,6 +6,7 @@ until the last token that it signed has expired.
 
 import base64
 import hashlib
+import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from storage.postgres import Connection, Pool, asking
 from storage.retry import again
-from storage.sealing import MasterKeys
+from storage.sealing import CannotOpen, MasterKeys
+
+log = logging.getLogger("brain.access")
 
 ALGORITHM = "EdDSA"  # Ed25519 (RFC 8037): no signature can be turned into another that is valid, as ECDSA's can
 PREFIX = "at-"  # of the ids of keys for access tokens: what signs other things signs no token
@@ -27,20 +30,25 @@ _LOCK = 7216
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """`public`: a JSON Web Key (RFC 7517). Times as of Postgres' clock; None: no end."""
+    """`public`: a JSON Web Key (RFC 7517). `private`: None where the master key that sealed it is not at hand; it
+    verifies all the same. Times as of Postgres' clock; None: no end."""
 
     id: str
     algorithm: str
     public: dict[str, Any]
-    private: Ed25519PrivateKey
+    private: Ed25519PrivateKey | None
     signs_from: datetime
     signs_until: datetime | None
     verifies_until: datetime | None
 
+    @property
+    def lasting(self) -> bool:
+        """Whether it signs, and no end of that is set."""
+        return self.private is not None and self.signs_until is None
+
 
 class PostgresSigningKeys:
-    """`lifetime`: seconds that a token lives. Every method may raise `Unavailable`, and `CannotOpen` without the master
-    key that sealed."""
+    """`lifetime`: seconds that a token lives. Every method may raise `Unavailable`."""
 
     def __init__(self, pool: Pool, master: MasterKeys, lifetime: float) -> None:
         self._pool, self._master, self._lifetime = pool, master, lifetime
@@ -50,12 +58,12 @@ class PostgresSigningKeys:
         """The keys whose tokens count, the oldest first; one is made where none signs."""
         async with asking(self._pool) as lent:
             found = await self._all(lent)
-            if any(key.signs_until is None for key in found):
+            if any(key.lasting for key in found):
                 return found
             async with lent.transaction():
                 await lent.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
                 found = await self._all(lent)
-                if not any(key.signs_until is None for key in found):
+                if not any(key.lasting for key in found):
                     await self._make(lent, 0)
                     found = await self._all(lent)
             return found
@@ -72,7 +80,7 @@ class PostgresSigningKeys:
         return made
 
     async def reseal(self) -> int:
-        """Seal all under the first master key; how many were not."""
+        """Seal all under the first master key; how many were not. Raises `CannotOpen`."""
         count = 0
         async with asking(self._pool) as lent, lent.transaction():
             for row in await lent.fetch("SELECT id, sealed FROM brain.signing_keys"):
@@ -93,13 +101,20 @@ class PostgresSigningKeys:
                 row["id"],
                 row["algorithm"],
                 row["public"],
-                Ed25519PrivateKey.from_private_bytes(self._master.open(row["sealed"], _name(row["id"]))),
+                self._opened(row["sealed"], row["id"]),
                 row["signs_from"],
                 row["signs_until"],
                 row["verifies_until"],
             )
             for row in rows
         ]
+
+    def _opened(self, sealed: dict[str, Any], key_id: str) -> Ed25519PrivateKey | None:
+        try:
+            return Ed25519PrivateKey.from_private_bytes(self._master.open(sealed, _name(key_id)))
+        except CannotOpen as error:
+            log.warning("the signing key %s signs nothing here: %s", key_id, error)
+            return None
 
     async def _make(self, lent: Connection, ahead: float) -> tuple[str, datetime]:
         private = Ed25519PrivateKey.generate()
@@ -116,6 +131,12 @@ def jwk(public: Ed25519PublicKey) -> dict[str, Any]:
     """As RFC 8037 writes an Ed25519 key."""
     raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
     return {"crv": "Ed25519", "kty": "OKP", "x": base64.urlsafe_b64encode(raw).rstrip(b"=").decode()}
+
+
+def public_key(public: dict[str, Any]) -> Ed25519PublicKey:
+    """From a JSON Web Key that `jwk` wrote."""
+    text: str = public["x"]
+    return Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
 
 def thumbprint(public: dict[str, Any]) -> str:

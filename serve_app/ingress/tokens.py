@@ -14,11 +14,11 @@ from typing import Any
 
 import jwt
 import orjson
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from domain.errors import Unavailable
 from domain.ids import is_id, new_id
-from storage.signing_keys import ALGORITHM, SigningKey
+from storage.signing_keys import ALGORITHM, SigningKey, public_key
 
 TYPE = "at+jwt"
 AHEAD = 30.0  # seconds that the issuing clock may be before this one
@@ -54,7 +54,7 @@ class Tokens:
     def use(self, keys: Iterable[SigningKey]) -> None:
         """These keys, and no others."""
         self._keys = tuple(keys)
-        self._public = {key.id: (key.private.public_key(), _seconds(key.verifies_until)) for key in self._keys}
+        self._public = {key.id: (public_key(key.public), _seconds(key.verifies_until)) for key in self._keys}
 
     @property
     def jwks(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Tokens:
     ) -> tuple[str, Claims]:
         """A token that counts from now on for `lifetime` seconds. Raises `Unavailable` where no key is at hand."""
         now = self._clock()
-        key = self._signing(now)
+        key_id, private = self._signing(now)
         claims = Claims(
             tenant, subject, new_id("tok"), now, int(now + self.lifetime), role,
             None if scopes is None else tuple(scopes), session, client,
@@ -91,8 +91,7 @@ class Tokens:
             "exp": claims.expires_at,
         }
         content = {name: value for name, value in content.items() if value is not None}
-        headers = {"typ": TYPE, "kid": key.id}
-        return jwt.encode(content, key.private, algorithm=key.algorithm, headers=headers), claims
+        return jwt.encode(content, private, ALGORITHM, {"typ": TYPE, "kid": key_id}), claims
 
     def verified(self, token: str) -> Claims | None:
         """What a token of this service says; None where it does not count."""
@@ -117,13 +116,18 @@ class Tokens:
             return None
         return _claims(content, now)
 
-    def _signing(self, now: float) -> SigningKey:
-        for key in reversed(self._keys):
-            if key.signs_from.timestamp() <= now and (key.signs_until is None or now < key.signs_until.timestamp()):
-                return key
-        if self._keys:  # this clock is behind the database's: the key that has signed longest is known everywhere
-            return self._keys[0]
+    def _signing(self, now: float) -> tuple[str, Ed25519PrivateKey]:
+        """The newest key that signs now. Where this clock is behind the database's, the oldest that is left."""
+        able = [(key, key.private) for key in self._keys if key.private is not None]
+        signing = [one for one in able if _signs(one[0], now)]
+        if able:
+            key, private = signing[-1] if signing else able[0]
+            return key.id, private
         raise Unavailable("no signing key is at hand yet")
+
+
+def _signs(key: SigningKey, now: float) -> bool:
+    return key.signs_from.timestamp() <= now and (key.signs_until is None or now < key.signs_until.timestamp())
 
 
 def header_of(token: str) -> dict[str, Any] | None:

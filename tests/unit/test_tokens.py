@@ -40,7 +40,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 def signing_key(name: str = "at-one", **times: Any) -> SigningKey:
     private = Ed25519PrivateKey.generate()
     began = datetime.fromtimestamp(NOW - 1000, UTC)
-    key = SigningKey(name, "EdDSA", {**jwk(private.public_key()), "kid": name}, private, began, None, None)
+    public = {**jwk(private.public_key()), "kid": name}
+    key = SigningKey(name, "EdDSA", public, private, began, None, None)
     return replace(key, **times)
 
 
@@ -51,6 +52,7 @@ def tokens_of(*keys: SigningKey, now: float = NOW) -> Tokens:
 
 
 KEY = signing_key()
+assert KEY.private is not None
 TOKENS = tokens_of(KEY)
 TOKEN, CLAIMS = TOKENS.issue(TENANT, USER, "member", ["models:read"], "ses_1", "key_1")
 
@@ -234,17 +236,23 @@ async def test_replicas_that_start_together_make_one_key_which_no_row_shows(data
     stores = [PostgresSigningKeys(pool, MasterKeys.parse(MASTER), 900) for _ in range(4)]
     found = [(await store.present())[0] for store in stores]
     assert len({key.id for key in found}) == 1
+    assert found[0].private is not None
     raw = found[0].private.private_bytes_raw()
     with psycopg.connect(database_url) as connection:
         (row,) = connection.execute("SELECT sealed::text || public::text FROM brain.signing_keys").fetchall()
     for form in (raw.hex(), base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode().rstrip("=")):
         assert form not in row[0]
-    with pytest.raises(CannotOpen):
-        await PostgresSigningKeys(pool, MasterKeys.parse("cd" * 32), 900).present()
     new, old = "cd" * 32, MASTER
+    with pytest.raises(CannotOpen):
+        await PostgresSigningKeys(pool, MasterKeys.parse(new), 900).reseal()
     both = PostgresSigningKeys(pool, MasterKeys.parse(f"{new},{old}"), 900)
     assert (await both.reseal(), await both.reseal()) == (1, 0)
     assert (await PostgresSigningKeys(pool, MasterKeys.parse(new), 900).present())[0].id == found[0].id
+    lost = await PostgresSigningKeys(pool, MasterKeys.parse("ef" * 32), 900).present()
+    assert [(key.id == found[0].id, key.lasting) for key in lost] == [(True, False), (False, True)]
+    counted = tokens_of(*lost, now=time.time())
+    token, _ = counted.issue(TENANT, USER, "member")
+    assert jwt.get_unverified_header(token)["kid"] == lost[1].id and counted.verified(token) is not None
     with psycopg.connect(database_url) as connection:
         connection.execute("DELETE FROM brain.signing_keys")
     await pool.close()
