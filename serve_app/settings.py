@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     refresh_token_s: int = Field(
         30 * 86_400, ge=300, description="seconds that a sign-in can be prolonged by refresh tokens"
     )
+    session_idle_s: int = Field(
+        7 * 86_400, ge=300, description="seconds after which a sign-in ends that nobody has prolonged"
+    )
     oidc_file: Path | None = Field(
         None, description="file (YAML or JSON) that names outside OpenID providers whose access tokens count"
     )

@@ -1,8 +1,12 @@
 """Sign-ins: each is a family of refresh tokens, of which one counts at a time (RFC 9700, section 4.14)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 
+from pydantic import BaseModel
+
+from storage.pages import Page, PageQuery, page_of
 from storage.postgres import Connection, Pool, reading
 from storage.retry import again
 from storage.revocations import revoke
@@ -18,6 +22,21 @@ class Session:
     scopes: tuple[str, ...] | None = None
 
 
+class OpenSession(BaseModel):
+    """A sign-in that goes on. `client_id`, `client_name`: of the OAuth client through which; `last_used_at`: when its
+    newest refresh token was made."""
+
+    id: str
+    object: Literal["session"] = "session"
+    user_id: str
+    client_id: str | None
+    client_name: str | None
+    scopes: list[str] | None
+    created_at: datetime
+    last_used_at: datetime
+    expires_at: datetime
+
+
 @dataclass(frozen=True, slots=True)
 class Rotated:
     """`reused`: the token had been used before, so that the whole session ended."""
@@ -27,28 +46,31 @@ class Rotated:
 
 
 class PostgresSessions:
-    """Every method may raise `Unavailable`. Times in seconds: `lifetime` of an access token, `kept` of a session."""
+    """Every method may raise `Unavailable`. Times in seconds: `lifetime` of an access token, `kept` of a session at the
+    most, `idle` of one that nobody prolongs."""
 
-    def __init__(self, pool: Pool, lifetime: float, kept: float) -> None:
-        self._pool, self._lifetime, self._kept = pool, lifetime, kept
+    def __init__(self, pool: Pool, lifetime: float, kept: float, idle: float) -> None:
+        self._pool, self._lifetime, self.kept, self.idle = pool, lifetime, kept, idle
 
     async def open(self, tenant: str, session: Session, refresh: bytes) -> None:
         """`refresh`: the hash of its first refresh token."""
         async with reading(self._pool, tenant) as lent:
-            await open_within(lent, tenant, session, refresh, self._kept)
+            await open_within(lent, tenant, session, refresh, self.kept)
 
     async def rotate(self, tenant: str, before: bytes, after: bytes, client_id: str | None = None) -> Rotated:
         """Put the refresh token of hash `after` into the place of `before`, which counts no more."""
         async with reading(self._pool, tenant) as lent:
             row = await lent.fetchrow(
                 "SELECT s.id, s.user_id, s.client_id, s.scopes, r.used_at, s.revoked_at IS NULL AND u.status = 'active'"
-                " AND t.status = 'active' AND s.expires_at > clock_timestamp() AS counts FROM brain.refresh_tokens r"
-                " JOIN brain.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id"
+                " AND t.status = 'active' AND s.expires_at > clock_timestamp()"
+                " AND r.created_at > clock_timestamp() - make_interval(secs => $3) AS counts"
+                " FROM brain.refresh_tokens r JOIN brain.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id"
                 " JOIN brain.users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id"
                 " JOIN brain.tenants t ON t.id = s.tenant_id"
                 " WHERE r.tenant_id = $1 AND r.hash = $2 FOR UPDATE OF r, s",
                 tenant,
                 before,
+                float(self.idle),
             )
             if row is None or row["client_id"] != client_id:
                 return Rotated("unknown")
@@ -72,15 +94,39 @@ class PostgresSessions:
         async with reading(self._pool, tenant) as lent:
             row = await lent.fetchrow(
                 "SELECT s.id, s.user_id, s.client_id, s.scopes, r.used_at IS NULL AND s.revoked_at IS NULL"
-                " AND s.expires_at > clock_timestamp() AS counts FROM brain.refresh_tokens r"
+                " AND s.expires_at > clock_timestamp() AND r.created_at > clock_timestamp() - make_interval(secs => $3)"
+                " AS counts FROM brain.refresh_tokens r"
                 " JOIN brain.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id"
                 " WHERE r.tenant_id = $1 AND r.hash = $2",
                 tenant,
                 refresh,
+                float(self.idle),
             )
         if row is None:
             return None
         return Session(row["id"], row["user_id"], row["client_id"], _tuple(row["scopes"])), row["counts"]
+
+    @again
+    async def page(self, tenant: str, user_id: str, query: PageQuery) -> Page[OpenSession]:
+        """What a user has open, in the order of its opening."""
+        compare, direction = ("<", "DESC") if query.descending else (">", "ASC")
+        args: list[Any] = [tenant, user_id, float(self.idle), query.limit + 1]
+        beyond = ""
+        if query.after is not None:
+            args.append(query.after)
+            beyond = f" AND s.id {compare} $5"
+        async with reading(self._pool, tenant) as lent:
+            rows = await lent.fetch(
+                "SELECT s.id, s.user_id, s.client_id, c.name AS client_name, s.scopes, s.created_at, r.last_used_at,"
+                " s.expires_at FROM brain.sessions s JOIN LATERAL (SELECT max(t.created_at) AS last_used_at"
+                " FROM brain.refresh_tokens t WHERE t.tenant_id = $1 AND t.session_id = s.id) r ON true"
+                " LEFT JOIN brain.clients c ON c.tenant_id = s.tenant_id AND c.id = s.client_id"
+                " WHERE s.tenant_id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL"
+                f" AND s.expires_at > clock_timestamp() AND r.last_used_at > clock_timestamp() - make_interval(secs => $3){beyond}"
+                f" ORDER BY s.id {direction} LIMIT $4",
+                *args,
+            )
+        return page_of([OpenSession.model_validate(dict(row)) for row in rows], query)
 
     @again
     async def end(self, tenant: str, session_id: str | None, token: str | None = None, seconds: float = 0) -> None:

@@ -16,7 +16,7 @@ from storage.idempotency import first_answer, remember
 from storage.pages import Page, PageQuery, page_of
 from storage.postgres import Connection, Pool, reading
 from storage.retry import again
-from storage.sessions import end_sessions
+from storage.sessions import end_session, end_sessions
 
 _COLUMNS = "id, tenant_id, email, name, role, status, preferences, metadata, created_at, updated_at, last_active_at"
 _TAKEN = "there is a user with this e-mail address already"
@@ -144,6 +144,30 @@ class PostgresUsers:
             )
             ended = await end_sessions(lent, caller.tenant, user_id, self._lifetime, but)
             await record(lent, caller, "user.password", user_id)
+        return ended
+
+    @again
+    async def sign_out(self, caller: Caller, user_id: str, session_id: str | None = None) -> list[str]:
+        """End one sign-in, or all, with whatever access token was made before now. Gives the sessions that ended."""
+        async with reading(self._pool, caller.tenant) as lent:
+            before = await _one(lent, caller.tenant, user_id, lock=True)
+            if user_id != caller.user:
+                await _check_within(lent, caller, before.role)
+            if session_id is None:
+                await lent.execute(
+                    "UPDATE brain.users SET tokens_from = clock_timestamp() WHERE tenant_id = $1 AND id = $2",
+                    caller.tenant,
+                    user_id,
+                )
+                await lent.execute("SELECT brain.access_changed($1, 'user', $2)", caller.tenant, user_id)
+                ended = await end_sessions(lent, caller.tenant, user_id, self._lifetime)
+            else:
+                known = "SELECT id FROM brain.sessions WHERE tenant_id = $1 AND user_id = $2 AND id = $3"
+                if await lent.fetchval(known, caller.tenant, user_id, session_id) is None:
+                    raise NotFound("this user has no such session")
+                await end_session(lent, caller.tenant, session_id, self._lifetime)
+                ended = [session_id]
+            await record(lent, caller, "user.sign_out", user_id, {"session": session_id or "all"})
         return ended
 
     @again

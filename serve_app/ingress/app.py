@@ -32,6 +32,7 @@ from serve_app.ingress import (
     turns,
     usage,
     user_history,
+    user_sessions,
     users,
 )
 from serve_app.ingress.documents import describe
@@ -68,6 +69,7 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     sign_in.router,
     users.router,
     user_history.router,
+    user_sessions.router,
     clients.router,
     oauth.router,
     authorize.router,

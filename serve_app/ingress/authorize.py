@@ -53,7 +53,7 @@ async def ask(request: Request) -> Response:
         _check(client, asked)
     except Refusal as refusal:
         return _back(identity, asked, {"error": refusal.error, "error_description": refusal.description})
-    return _consent(client, asked)
+    return _consent(identity, client, asked)
 
 
 @router.post(
@@ -76,13 +76,13 @@ async def decide(request: Request) -> Response:
         return _back(identity, asked, {"error": refusal.error, "error_description": refusal.description})
     email, password = form.get("email", ""), form.get("password", "")
     if not (0 < len(email) <= 254 and 0 < len(password) <= 1024):
-        return _consent(client, asked, email[:254], "Give your e-mail address and your password.", 401)
+        return _consent(identity, client, asked, email[:254], "Give your e-mail address and your password.", 401)
     try:
         user = await signed_in(request, identity, client.tenant_id, email, password)
     except TooManyAttempts as error:
-        return _consent(client, asked, email, str(error), 429, error.headers)
+        return _consent(identity, client, asked, email, str(error), 429, error.headers)
     except Problem as error:
-        return _consent(client, asked, email, str(error), error.status)
+        return _consent(identity, client, asked, email, str(error), error.status)
     code = "bac_" + secrets.token_urlsafe(32)
     await identity.clients.put_code(
         client.tenant_id,
@@ -135,6 +135,7 @@ def _back(identity: Identity, asked: Mapping[str, str], answer: Mapping[str, str
 
 
 def _consent(
+    identity: Identity,
     client: OAuthClient,
     asked: Mapping[str, str],
     email: str = "",
@@ -146,8 +147,10 @@ def _consent(
     may = scopes_of(asked.get("scope"), client.scopes)
     items = "".join(f"<li>{html.escape(name)}</li>" for name in may or ())
     what = f"<ul>{items}</ul>" if may is not None else "<p>everything that you may do yourself</p>"
+    days = max(round(identity.sessions.kept / 86_400), 1)
     body = (
-        f"<p><strong>{html.escape(client.name)}</strong> wants to act for you. It may then do:</p>{what}"
+        f"<p><strong>{html.escape(client.name)}</strong> wants to act for you, for {days} days at the most or until"
+        f" you end it. It may then do:</p>{what}"
         f'<p class="wrong" role="alert">{html.escape(wrong)}</p><form method="post" action="authorize">{kept}'
         '<label>E-mail address <input name="email" type="email" autocomplete="username" required'
         f' value="{html.escape(email)}"></label>'

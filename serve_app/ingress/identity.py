@@ -68,7 +68,7 @@ def identity(settings: Settings, pool: Pool, redis: Redis | None) -> Identity:
     outside = OutsideIssuers(read_providers(settings.oidc_file)) if settings.oidc_file else None
     return Identity(
         users=users,
-        sessions=PostgresSessions(pool, lifetime, settings.refresh_token_s),
+        sessions=PostgresSessions(pool, lifetime, settings.refresh_token_s, settings.session_idle_s),
         clients=PostgresClients(pool, master.derived(CLIENT_SECRETS), lifetime, settings.refresh_token_s),
         callers=TokenCallers(
             Tokens(settings.issuer_url, settings.audience, lifetime),

@@ -13,11 +13,13 @@ from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from domain.errors import Overloaded
+from domain.permissions import GIVEN
 from domain.user import email_key
 from serve_app.ingress.errors import Problem
 
 T = TypeVar("T")
 SHORTEST, LONGEST = 8, 1024  # characters
+WORDS = ("brain", "thebrain", "chat", "chatbrain", *GIVEN)  # of no use as a password here (ASVS 5.0, 6.1.2)
 AT_ONCE, WAITING = 4, 64
 MEMORY_KIB, PASSES, LANES = 19 * 1024, 2, 1
 
@@ -69,14 +71,28 @@ class Passwords:
             self._inside -= 1
 
 
-async def check_new(password: str, email: str, param: str = "password") -> None:
+async def check_new(password: str, email: str, name: str | None = None, param: str = "password") -> None:
     """Raises `Problem` 422 where nobody should have this password. Its length was checked before."""
     plain = password.casefold()
-    about = email_key(email)
-    if plain in (about, about.partition("@")[0]):
-        raise Problem(422, f"{param}: must not be the e-mail address", param, "weak_password")
+    if _made_of(plain, email_key(email), (name or "").casefold()):
+        words = "must not be made of the e-mail address, the name, the service's name or a role"
+        raise Problem(422, f"{param}: {words} alone", param, "weak_password")
     if plain in await asyncio.to_thread(common):
         raise Problem(422, f"{param}: is among the most common passwords", param, "weak_password")
+
+
+def _made_of(password: str, email: str, name: str) -> bool:
+    """Whether its letters are those of a word that everybody can guess here, once or again and again."""
+    local, _, host = email.partition("@")
+    words = {email, local, host, host.partition(".")[0], name, *name.split(), *WORDS}
+    letters = _letters(password)
+    return password == email or any(
+        len(word) >= 3 and letters and not letters.replace(word, "") for word in map(_letters, words)
+    )
+
+
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text if letter.isalpha())
 
 
 @cache

@@ -51,7 +51,7 @@ async def register(request: Request, who: SignsIn) -> Response:
     """Make a user, with the role `member`. Needs a key of the tenant."""
     identity = identity_of(request)
     body, key = checked(Register, await request.body(), strict=True), idempotency_key(request)
-    await check_new(body.password, body.email)
+    await check_new(body.password, body.email, body.name)
     address = [_limits(request, who.tenant, body.email)[-1]]
     await identity.attempts.take(address)  # whether an address is taken is told: it must not be asked for by thousands
     new = NewUser(
@@ -113,7 +113,7 @@ async def change_password(request: Request, who: IsSelf) -> Response:
     if who.user is None or who.token is None:
         raise Problem(403, "only a user who has signed in changes a password")
     user = await identity.users.one(who.tenant, who.user)
-    await check_new(body.new_password, user.email, "new_password")
+    await check_new(body.new_password, user.email, user.name, "new_password")
     await signed_in(request, identity, who.tenant, user.email, body.current_password, "current_password")
     hashed = await identity.passwords.hashed(body.new_password)
     sessions = await identity.users.set_password(who, user.id, hashed, who.session)

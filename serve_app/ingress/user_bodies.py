@@ -11,6 +11,7 @@ from serve_app.ingress.answer_models import ListOf
 from serve_app.ingress.bodies import Content, Native
 from serve_app.ingress.passwords import LONGEST, SHORTEST
 from serve_app.ingress.shapes import Json, as_stored, rfc3339
+from storage.sessions import OpenSession
 
 _LARGEST = 16 * 1024  # bytes of preferences or metadata, as JSON
 
@@ -102,6 +103,18 @@ class SignedOut(BaseModel):
     object: Literal["session"] = "session"
     id: str | None
     ended: Literal[True] = True
+
+
+class EndedSessions(BaseModel):
+    """How many sign-ins ended."""
+
+    object: Literal["sessions"] = "sessions"
+    user_id: str
+    ended: int
+
+
+class SessionList(ListOf):
+    data: list[OpenSession]
 
 
 class UserList(ListOf):

@@ -47,7 +47,7 @@ async def create_user(request: Request, who: ManagesUsers) -> Response:
     await identity.users.check_role(who, body.role)
     hashed = None
     if body.password is not None:
-        await check_new(body.password, body.email)
+        await check_new(body.password, body.email, body.name)
         hashed = await identity.passwords.hashed(body.password)
     new = NewUser(
         id=new_id("usr"),
@@ -152,7 +152,7 @@ async def _set_password(
 ) -> None:
     """An administrator's doing; users change their own by `POST /auth/password`, which asks for the present one."""
     user = await identity.users.one(who.tenant, user_id)
-    await check_new(password, email or user.email)
+    await check_new(password, email or user.email, user.name)
     but = who.session if user_id == who.user else None
     sessions = await identity.users.set_password(who, user_id, await identity.passwords.hashed(password), but)
     await ended(parts, identity, who.tenant, sessions)

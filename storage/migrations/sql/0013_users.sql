@@ -35,6 +35,8 @@ CREATE INDEX auth_codes_age ON brain.auth_codes (tenant_id, expires_at);
 CREATE INDEX auth_codes_of_client ON brain.auth_codes (tenant_id, client_id);
 CREATE INDEX auth_codes_of_user ON brain.auth_codes (tenant_id, user_id);
 
+CREATE INDEX refresh_tokens_of_session ON brain.refresh_tokens (tenant_id, session_id);
+
 CREATE FUNCTION brain.find_client(p_id text) RETURNS TABLE (tenant_id text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
     SELECT c.tenant_id FROM brain.clients c JOIN brain.tenants t ON t.id = c.tenant_id

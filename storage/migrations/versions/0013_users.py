@@ -24,6 +24,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Clients go, and with them their users' sign-ins through them; messages of agents stay."""
     op.execute("DROP FUNCTION brain.find_client, brain.append_system_message")
+    op.execute("DROP INDEX brain.refresh_tokens_of_session")
     op.execute("DROP TABLE brain.auth_codes, brain.clients")
     op.execute("DELETE FROM brain.sessions WHERE client_id IS NOT NULL")
     op.execute(FITS.format(down_revision))
