@@ -64,7 +64,8 @@ class PostgresSessions:
                 "SELECT s.id, s.user_id, s.client_id, s.scopes, r.used_at, s.revoked_at IS NULL AND u.status = 'active'"
                 " AND t.status = 'active' AND s.expires_at > clock_timestamp()"
                 " AND r.created_at > clock_timestamp() - make_interval(secs => $3) AS counts"
-                " FROM brain.refresh_tokens r JOIN brain.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id"
+                " FROM brain.refresh_tokens r"
+                " JOIN brain.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id"
                 " JOIN brain.users u ON u.tenant_id = s.tenant_id AND u.id = s.user_id"
                 " JOIN brain.tenants t ON t.id = s.tenant_id"
                 " WHERE r.tenant_id = $1 AND r.hash = $2 FOR UPDATE OF r, s",
@@ -122,7 +123,8 @@ class PostgresSessions:
                 " FROM brain.refresh_tokens t WHERE t.tenant_id = $1 AND t.session_id = s.id) r ON true"
                 " LEFT JOIN brain.clients c ON c.tenant_id = s.tenant_id AND c.id = s.client_id"
                 " WHERE s.tenant_id = $1 AND s.user_id = $2 AND s.revoked_at IS NULL"
-                f" AND s.expires_at > clock_timestamp() AND r.last_used_at > clock_timestamp() - make_interval(secs => $3){beyond}"
+                " AND s.expires_at > clock_timestamp()"
+                f" AND r.last_used_at > clock_timestamp() - make_interval(secs => $3){beyond}"
                 f" ORDER BY s.id {direction} LIMIT $4",
                 *args,
             )
