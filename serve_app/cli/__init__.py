@@ -22,6 +22,7 @@ from serve_app.cli import (
     settings_command,
     tenants,
     up,
+    users,
 )
 from serve_app.embedded.refusal import Refusal
 
@@ -40,6 +41,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(roles.app, name="roles")
 app.command("audit")(audit.audit)
 app.command("seed")(seed.seed)
+app.add_typer(users.app, name="users")
 app.add_typer(db.app, name="db")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)

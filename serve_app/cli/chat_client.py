@@ -119,14 +119,14 @@ class Client:
     async def _refusal(self, response: aiohttp.ClientResponse) -> Exception:
         try:
             error = (await response.json(content_type=None))["error"]
-            words = str(error["message"])
+            words, code = str(error["message"]), error.get("code")
         except (ValueError, LookupError, TypeError):
-            words = ""
+            words, code = "", None
         if response.status in BUSY or not words:  # without words: a balancer that knows of no replica at the moment
             after = response.headers.get("retry-after", "")
             reason = words or f"answered {response.status}, not as the Brain does"
             return Busy(f"{self.url}: {reason}", float(after) if after.isdigit() else 0.0)
-        if response.status == 401:
+        if response.status == 401 and code != "invalid_credentials":  # those are of the body
             return Refusal(f"{self.url} does not accept this API key: give another with --api-key or BRAIN_API_KEY")
         return Refusal(words)
 
