@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from domain.ids import new_id
+from serve_app.ingress.passwords import Passwords
 from tests.unit.users_world import PASSWORD, People, address, people
 
 
@@ -218,3 +219,23 @@ async def test_a_signed_in_user_sees_its_own_conversations_alone(brain: People) 
     assert made["user_id"] == ada["id"]
     await brain.call("GET", f"conversations/{made['id']}", as_=hers)
     await brain.call("GET", f"conversations/{made['id']}", as_=his, status=404)
+
+
+async def test_a_hash_of_older_parameters_is_made_anew_at_the_next_sign_in(brain: People) -> None:
+    user = await brain.user()
+    old = await Passwords(memory_kib=64, passes=1).hashed(PASSWORD)
+    with psycopg.connect(brain.database_url) as connection:
+        connection.execute("UPDATE brain.users SET password_hash = %s WHERE id = %s", (old, user["id"]))
+    await brain.call("POST", "auth/login", {"email": user["email"], "password": "wrong"}, "service", 401)
+    assert kept(brain, user["id"]) == old
+    await brain.sign_in(user)
+    made = kept(brain, user["id"])
+    assert made != old and "m=19456,t=2,p=1" in made
+    await brain.sign_in(user)
+    assert kept(brain, user["id"]) == made
+
+
+def kept(brain: People, user: str) -> str:
+    with psycopg.connect(brain.database_url) as connection:
+        ((stored,),) = connection.execute("SELECT password_hash FROM brain.users WHERE id = %s", (user,)).fetchall()
+    return str(stored)
