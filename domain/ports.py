@@ -18,6 +18,7 @@ from domain.conversation import Conversation, ConversationKey
 from domain.embedding import EmbedderInfo, Embedding
 from domain.events import Layout
 from domain.ledger import Charge, Version
+from domain.limits import Limits, Rule, Taken
 from domain.memory import Memory as Memory
 from domain.message import Intent, Message, MessageStatus, Usage
 from domain.model_ports import Health as Health
@@ -308,6 +309,32 @@ class TenantsSettings(Protocol):
 
     async def settings(self, tenant: str) -> TenantSettings:
         """Raises `Unavailable` where it was never read and cannot be now."""
+        ...
+
+
+class TenantLimits(Protocol):
+    """How much tenants may ask for, at most a second or two old."""
+
+    async def limits(self, tenant: str) -> Limits:
+        """Raises `Unavailable` where they were never read and cannot be now."""
+        ...
+
+
+class RateLimits(Protocol):
+    """Buckets of requests, tokens and turns.
+
+    Never more is let in than the rules allow, however many ask at once. A turn's lease ends by itself some time after
+    its holder has fallen silent.
+    """
+
+    async def take(self, request: str, rules: Sequence[Rule]) -> Taken:
+        """Take of all buckets at once, or of none where one of them refuses. `request`: an id. Raises `Unavailable`,
+        also where it may have been done."""
+        ...
+
+    async def settle(self, request: str, rules: Sequence[Rule], by: int) -> None:
+        """The turn of the request, if it is one, has ended, and took `by` tokens more than were taken for it, or less.
+        Raises `Unavailable`."""
         ...
 
 

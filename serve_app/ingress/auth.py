@@ -5,10 +5,12 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import Request
 
+from domain.limits import Use
 from domain.permissions import Permission
 from domain.tenant import Caller
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.errors import Problem
+from serve_app.ingress.limiting import limit
 from serve_app.ingress.owned import check_own
 from serve_app.ingress.parts import parts_of
 
@@ -36,14 +38,16 @@ async def authenticated(request: Request) -> Caller:
 class Needs:
     """A route's guard: a caller with this permission, and of what the path names, only what that caller may see.
 
-    Raises `Problem` 401 or 403, and `NotFound` for what belongs to another user.
+    `use`: what it takes of the caller's limits. Raises `Problem` 401 or 403, `RateLimited`, and `NotFound` for what
+    belongs to another user.
     """
 
-    def __init__(self, permission: Permission) -> None:
-        self.permission = permission
+    def __init__(self, permission: Permission, use: Use = "request") -> None:
+        self.permission, self.use = permission, use
 
     async def __call__(self, request: Request) -> Caller:
         caller = await authenticated(request)
+        await limit(request, caller, self.use)
         if self.permission not in caller.permissions:
             raise forbidden(self.permission)
         if caller.only_user is not None:
@@ -51,9 +55,9 @@ class Needs:
         return caller
 
 
-def needs(permission: Permission) -> Any:
+def needs(permission: Permission, use: Use = "request") -> Any:
     """The dependency of a route that needs `permission`."""
-    return Depends(Needs(permission))
+    return Depends(Needs(permission, use))
 
 
 def forbidden(permission: Permission) -> Problem:
@@ -94,9 +98,12 @@ WritesConversations = Annotated[Caller, needs(P.CONVERSATIONS_WRITE)]
 DeletesConversations = Annotated[Caller, needs(P.CONVERSATIONS_DELETE)]
 Sends = Annotated[Caller, needs(P.MESSAGES_SEND)]
 WritesMessages = Annotated[Caller, needs(P.MESSAGES_WRITE)]
-Completes = Annotated[Caller, needs(P.COMPLETIONS_CREATE)]
+BeginsTurns = Annotated[Caller, needs(P.MESSAGES_SEND, "turn")]
+Completes = Annotated[Caller, needs(P.COMPLETIONS_CREATE, "turn")]
+Embeds = Annotated[Caller, needs(P.COMPLETIONS_CREATE, "tokens")]
 ReadsModels = Annotated[Caller, needs(P.MODELS_READ)]
 ManagesModels = Annotated[Caller, needs(P.MODELS_MANAGE)]
+TestsModels = Annotated[Caller, needs(P.MODELS_MANAGE, "turn")]
 ManagesSettings = Annotated[Caller, needs(P.SETTINGS_MANAGE)]
 ReadsHealth = Annotated[Caller, needs(P.HEALTH_READ)]
 RegistersModels = Annotated[Caller, needs(P.PLATFORM_MODELS)]

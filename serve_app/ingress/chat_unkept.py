@@ -20,6 +20,8 @@ from serve_app.ingress.chat_choice import choose
 from serve_app.ingress.completions import Completion
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.detached import apart, detach
+from serve_app.ingress.limiter import Entry
+from serve_app.ingress.limiting import hand_on, used
 from serve_app.ingress.openai_bodies import ChatCompletion
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.shapes import error_json
@@ -56,15 +58,19 @@ async def complete(request: Request, caller: Caller, body: ChatCompletion) -> Re
         generation = apart(parts.llm.generate(asked))
         settling = (parts.catalog, asked, caller.key_id, chosen.prompt_tokens, lambda: completion.sent)
         parts.accounts.settle_after(generation, *settling)
+        hand_on(request, generation)
         return generation
 
     if body.stream:
-        return sse.EventStream(_Unkept(parts, asked, completion, generate).pieces(), {"x-brain-model": asked.model})
+        entry = visit_of(request.scope).entry
+        stream = _Unkept(parts, asked, completion, generate, entry)
+        return sse.EventStream(stream.pieces(), {"x-brain-model": asked.model})
     try:
         outcome: Outcome = await sse.while_present(request.receive, asyncio.shield(generate()))
     except (ClientDisconnect, asyncio.CancelledError):
         detach(parts.llm.cancel(asked))
         raise
+    await _settled(visit_of(request.scope).entry, outcome)
     completion.named(outcome.model)
     headers = {"x-brain-model": outcome.model or asked.model}
     if outcome.ending == "failed":
@@ -78,8 +84,11 @@ async def complete(request: Request, caller: Caller, body: ChatCompletion) -> Re
 class _Unkept:
     """A streamed completion: deltas from the journal as they come, the end from the generation itself."""
 
-    def __init__(self, parts: Parts, asked: GenerationRequest, completion: Completion, generate: Generate) -> None:
+    def __init__(
+        self, parts: Parts, asked: GenerationRequest, completion: Completion, generate: Generate, entry: Entry | None
+    ) -> None:
         self._parts, self._asked, self._completion, self._generate = parts, asked, completion, generate
+        self._entry = entry
         self._n = 0
         self._followed = True
         self._dropped = False
@@ -91,7 +100,9 @@ class _Unkept:
             async for batch in self._deltas(generation):
                 yield b"".join(map(self._line, batch)) or sse.KEEP_ALIVE, bool(batch)
             if not self._dropped:
-                yield self._end(await generation), True
+                outcome = await generation
+                await _settled(self._entry, outcome)
+                yield self._end(outcome), True
         except BrainError as error:
             yield self._completion.failure({"message": str(error), "type": error.type, "code": error.code}), False
         finally:
@@ -171,6 +182,12 @@ async def _next(source: Any, deadline: float, generation: "asyncio.Future[Outcom
         finally:
             inside = False
             generation.remove_done_callback(hurry)
+
+
+async def _settled(entry: Entry | None, outcome: Outcome) -> None:
+    """Before the end is told: whoever hears it may ask again at once."""
+    if entry is not None:
+        await entry.ended(used(outcome.usage))
 
 
 def _text(generation: "asyncio.Future[Outcome]") -> str:

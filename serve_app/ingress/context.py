@@ -1,11 +1,12 @@
 """What is known of the request at hand: for the log line, for metrics, and for the calls it makes."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 from serve_app.ingress.admission import Admitted
+from serve_app.ingress.limiter import Entry, Headers
 
 TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 """The caller's trace context (W3C Trace Context), to be passed on by whoever calls another service."""
@@ -13,7 +14,8 @@ TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 @dataclass(slots=True)
 class Visit:
-    """One request. `began` is on the clock of `time.perf_counter`."""
+    """One request. `began` is on the clock of `time.perf_counter`. `entry`: what it took of its caller's limits, which
+    `limits` tells."""
 
     request_id: str
     began: float
@@ -23,6 +25,8 @@ class Visit:
     conversation: str | None = None
     turn: str | None = None
     admitted: Admitted | None = None
+    entry: Entry | None = None
+    limits: Headers = field(default_factory=list)
 
     def elapsed(self) -> float:
         return perf_counter() - self.began

@@ -9,8 +9,9 @@ from starlette.responses import Response
 from domain.embedding import EmbedderInfo, Embedding
 from domain.model import AUTO
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import Completes
+from serve_app.ingress.auth import Embeds
 from serve_app.ingress.bodies import checked
+from serve_app.ingress.context import visit_of
 from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import Problem, unknown_model
 from serve_app.ingress.openai_bodies import EmbeddingCreate
@@ -21,7 +22,7 @@ MOST, AT_ONCE = 2048, 256  # texts in a request, and in one call of the embedder
 
 
 @router.post("/embeddings", response_model=None, openapi_extra=takes(EmbeddingCreate))
-async def create_embeddings(request: Request, who: Completes) -> Response:
+async def create_embeddings(request: Request, who: Embeds) -> Response:
     """Embed one or several texts. `model` is `auto` or the name of the embedder."""
     body = checked(EmbeddingCreate, await request.body(), status=400)
     await check_feature(request, who.tenant, "embeddings")
@@ -37,6 +38,8 @@ async def create_embeddings(request: Request, who: Completes) -> Response:
     for start in range(0, len(texts), AT_ONCE):
         vectors += await parts.embedder.embed_many(texts[start : start + AT_ONCE])
     tokens = await parts.embedder.count_tokens(texts)
+    if (entry := visit_of(request.scope).entry) is not None:
+        entry.end(tokens)
     encode = _base64 if body.encoding_format == "base64" else _floats
     data = [{"object": "embedding", "index": i, "embedding": encode(vector)} for i, vector in enumerate(vectors)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}

@@ -26,6 +26,13 @@ SLOW_READERS = Counter(
 REFUSED = Counter("brain_admission_refused", "Turns and completions refused because too many wait.", registry=REGISTRY)
 LIMIT = Gauge("brain_admission_limit", "Turns that may run at once, at the last refusal.", registry=REGISTRY)
 
+LIMITED = Counter(
+    "brain_limit_refused", "Requests refused by a limit, by whose it is.", ("subject", "kind"), registry=REGISTRY
+)
+LIMITS_ALONE = Counter(
+    "brain_limits_alone", "Times that Redis was lost and limits became each replica's share.", registry=REGISTRY
+)
+
 
 def render() -> str:
     """This process' measurements as Prometheus text."""

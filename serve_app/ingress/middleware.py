@@ -10,6 +10,7 @@ from domain.ids import new_id
 from serve_app.ingress import logs, metrics
 from serve_app.ingress.context import TRACEPARENT, Visit
 from serve_app.ingress.errors import Problem, answer_of, internal_error
+from serve_app.ingress.limiting import leave
 from serve_app.ingress.parts import IngressSettings
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -37,7 +38,7 @@ class Around:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *extra]
+                message["headers"] = [*message.get("headers", ()), *extra, *visit.limits]
             await send(message)
 
         body = _Body(receive, self._settings.max_body)
@@ -59,6 +60,8 @@ class Around:
             TRACEPARENT.reset(token)
             if visit.admitted is not None:
                 visit.admitted.leave()
+            if visit.entry is not None:
+                leave(scope["app"].state.parts, visit.entry)
             _record(scope, visit, status)
 
 

@@ -19,11 +19,12 @@ from domain.turn import Parameters
 from serve_app.ingress.allowed import allowed_route
 from serve_app.ingress.answer_models import ModelTestAnswer
 from serve_app.ingress.answers import Answer
-from serve_app.ingress.auth import ManagesModels
+from serve_app.ingress.auth import TestsModels
 from serve_app.ingress.bodies import Native, checked
 from serve_app.ingress.detached import apart, detach
 from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import unknown_model
+from serve_app.ingress.limiting import hand_on
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.shapes import error_json, usage_json
 
@@ -43,7 +44,7 @@ class ModelTest(Native):
     responses={200: {"model": ModelTestAnswer}},
     openapi_extra=takes(ModelTest, required=False),
 )
-async def test_model(request: Request, who: ManagesModels, model_id: str) -> Response:
+async def test_model(request: Request, who: TestsModels, model_id: str) -> Response:
     """Call the model once and tell how it went, also when it failed. The answer is short; it counts as usage."""
     parts = parts_of(request)
     raw = await request.body()
@@ -68,6 +69,7 @@ async def test_model(request: Request, who: ManagesModels, model_id: str) -> Res
     began = perf_counter()
     generation = apart(parts.llm.generate(asked))
     parts.accounts.settle_after(generation, parts.catalog, asked, who.key_id, estimate_tokens(body.prompt))
+    hand_on(request, generation)
     outcome = await _heard(parts, asked, generation)
     cost = total(charges_of(parts.catalog, outcome))
     return Answer(_json(route, outcome, cost, (perf_counter() - began) * 1000))

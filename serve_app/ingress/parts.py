@@ -11,7 +11,17 @@ from actors.parts import AllHealthy, EveryModel, UsualSettings
 from domain.embedding import EmbedderInfo
 from domain.errors import FeatureOff, Unavailable
 from domain.model import Catalog
-from domain.ports import Classifier, Embedder, Follower, Health, Hosts, LanguageModel, TenantModels, TenantsSettings
+from domain.ports import (
+    Classifier,
+    Embedder,
+    Follower,
+    Health,
+    Hosts,
+    LanguageModel,
+    TenantLimits,
+    TenantModels,
+    TenantsSettings,
+)
 from domain.tenant import Caller
 from domain.tenant_settings import Feature
 from serve_app.access_watch import AccessWatch
@@ -22,6 +32,7 @@ from serve_app.ingress.callers import Callers, Find, nobody
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.identity import Identity
 from serve_app.ingress.keys_used import KeysUsed
+from serve_app.ingress.limiter import Limiter, Unlimited
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
 from storage.audit import PostgresAudit
@@ -30,6 +41,7 @@ from storage.intent_trainings import PostgresTrainings
 from storage.intents import PostgresIntents
 from storage.keys import PostgresKeys
 from storage.ledger import PostgresLedger
+from storage.limits import RedisLimits
 from storage.platform import PostgresPlatform
 from storage.reader import PostgresReader
 from storage.roles import PostgresRoles
@@ -85,7 +97,7 @@ class Parts:
     """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
     the whole service. `registry`: where models are registered and tenants' settings are kept. `find_token`: the caller
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
-    signing in works with.
+    signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count that.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -112,10 +124,13 @@ class Parts:
     find_token: Find = nobody
     watch: AccessWatch | None = None
     identity: Identity | None = None
+    tenant_limits: TenantLimits = field(default_factory=Unlimited)
+    shared_limits: RedisLimits | None = None
     callers: Callers = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)
     admission: Admission = field(init=False)
+    limiter: Limiter = field(init=False)
     embedding_model: EmbedderInfo | None = None
 
     def __post_init__(self) -> None:
@@ -126,6 +141,7 @@ class Parts:
             self.watch.listeners.append(self.callers.forget)
         self.vitals = Vitals(self.checks)
         self.admission = Admission(self.settings.admission_wait)
+        self.limiter = Limiter(self.tenant_limits, self.shared_limits)
 
 
 def parts_of(request: Request) -> Parts:

@@ -1,5 +1,7 @@
 """Handing a message to its conversation's host, and the answer of a turn that was waited for."""
 
+from asyncio import CancelledError
+
 from fastapi import Request
 
 from domain.commands import Accepted, Ended, Send
@@ -11,6 +13,8 @@ from serve_app.ingress.answers import Answer
 from serve_app.ingress.bodies import idempotency_key
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.errors import AfterAcceptance, Problem, failed_turn
+from serve_app.ingress.limiter import Entry
+from serve_app.ingress.limiting import used
 from serve_app.ingress.parts import Parts, admit, parts_of
 from serve_app.ingress.shapes import message_json, turn_json
 
@@ -22,7 +26,7 @@ async def hand_over(request: Request, send: Send) -> Accepted | Ended:
     `AfterAcceptance`."""
     parts = parts_of(request)
     await _admit(request, parts, send)
-    result = await _sent(parts, send)
+    result = await _limited(visit_of(request.scope).entry, parts, send)
     behind = isinstance(result, Ended) or result.replayed or result.turn.status is TurnStatus.QUEUED
     if behind and (admitted := visit_of(request.scope).admitted) is not None:
         admitted.measured = False  # what it waits for is another turn of its conversation, or nothing
@@ -38,6 +42,26 @@ async def _admit(request: Request, parts: Parts, send: Send) -> None:
             raise
         if not await parts.reader.key_is_known(send.key.tenant, send.caller, send.idempotency_key):
             raise
+
+
+async def _limited(entry: Entry | None, parts: Parts, send: Send) -> Accepted | Ended:
+    """As `_sent`. What the request took of its caller's limits goes with the turn, also where that stands unheard."""
+    if entry is None:
+        return await _sent(parts, send)
+    entry.begins(send.turn_id)
+    try:
+        result = await _sent(parts, send)
+    except (AfterAcceptance, CancelledError):
+        raise
+    except Exception:
+        entry.begins_none()
+        raise
+    if result.replayed:
+        entry.begins_none()
+        await entry.ended(0)
+    elif isinstance(result, Ended):
+        await entry.ended(used(result.turn.usage))
+    return result
 
 
 async def _sent(parts: Parts, send: Send) -> Accepted | Ended:

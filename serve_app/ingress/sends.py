@@ -11,7 +11,7 @@ from domain.events import DELTA, Event, Position
 from domain.ids import new_id
 from serve_app.ingress import sse
 from serve_app.ingress.answer_models import TurnAnswer
-from serve_app.ingress.auth import Sends
+from serve_app.ingress.auth import BeginsTurns
 from serve_app.ingress.bodies import MessageRegenerate, MessageSend, body_hash, check_models, checked, idempotency_key
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.documents import takes
@@ -37,7 +37,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     responses=_ANSWERS,
     openapi_extra=takes(MessageSend, creates=True),
 )
-async def send_message(request: Request, caller: Sends, conversation_id: str) -> Response:
+async def send_message(request: Request, caller: BeginsTurns, conversation_id: str) -> Response:
     """Send a message and get the reply, at once or as a stream. Disconnecting does not stop the turn.
 
     With `models` several answer side by side, and `keep` says whose answer becomes the reply.
@@ -74,7 +74,7 @@ async def send_message(request: Request, caller: Sends, conversation_id: str) ->
     responses=_ANSWERS,
     openapi_extra=takes(MessageRegenerate, required=False, creates=True),
 )
-async def regenerate(request: Request, caller: Sends, message_id: str) -> Response:
+async def regenerate(request: Request, caller: BeginsTurns, message_id: str) -> Response:
     """Make a reply anew: a turn of its own, without a user message. It answers as a sent message does.
 
     `message_id`: a reply, or the message it answers. The new reply, if it completes, takes the place of the others in

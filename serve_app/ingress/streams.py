@@ -36,12 +36,14 @@ class TurnStream:
         while not self._ended():
             if self._journalled:
                 async for batch in self._followed():
+                    await self._settled(batch)
                     yield batch
                 if self._ended():
                     return
             rest = await self._stored()
             if rest or self._silent():
                 self._spoke()
+                await self._settled(rest)
                 yield rest
             if not self._ended():
                 await asyncio.sleep(self._parts.settings.poll)
@@ -113,6 +115,11 @@ class TurnStream:
             self._journalled = True
         return []
 
+    async def _settled(self, batch: list[Event]) -> None:
+        """Before the end is told: whoever hears it may send again at once."""
+        if self._over and self._parts.limiter.turns:
+            await self._parts.limiter.turn_ended(self._turn_id, _tokens(batch))
+
     def _ended(self) -> bool:
         return self._over
 
@@ -121,3 +128,10 @@ class TurnStream:
 
     def _silent(self) -> bool:
         return asyncio.get_running_loop().time() >= self._silent_until
+
+
+def _tokens(batch: list[Event]) -> int | None:
+    """What the turn took, as its terminal event tells it."""
+    told = batch[-1].data if batch else {}
+    usage = told.get("usage") or (told.get("message") or {}).get("usage")
+    return None if usage is None else usage["total_tokens"]
