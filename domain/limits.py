@@ -29,10 +29,10 @@ class Rates(Strict):
 
 
 class Limits(Rates):
-    """Of the tenant as a whole, and in it of each `user` and of each `key`."""
+    """Of the tenant as a whole, and in it of each user and of each key."""
 
-    user: Rates | None = None
-    key: Rates | None = None
+    per_user: Rates = Rates()
+    per_key: Rates = Rates()
 
 
 UNLIMITED = Limits()
@@ -85,10 +85,10 @@ def rules_of(limits: Limits, caller: Caller, use: Use, tokens: int) -> list[Rule
     rules: list[Rule] = []
     for subject, name, rates in (
         ("tenant", "", limits),
-        ("user", caller.user, limits.user),
-        ("key", caller.key_id, limits.key),
+        ("user", caller.user, limits.per_user),
+        ("key", caller.key_id, limits.per_key),
     ):
-        if rates is None or name is None:
+        if name is None:
             continue
         for kind, limit, cost in _of(rates, use, tokens):
             # The braces keep a tenant's buckets together in a cluster of Redis: one script takes of all of them.

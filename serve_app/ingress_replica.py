@@ -37,6 +37,7 @@ from storage.intent_trainings import PostgresTrainings
 from storage.intents import PostgresIntents
 from storage.keys import PostgresKeys
 from storage.ledger import PostgresLedger
+from storage.limits import RedisLimits
 from storage.outbox import PostgresOutbox
 from storage.platform import PostgresPlatform
 from storage.postgres import open_pool
@@ -50,6 +51,7 @@ from storage.tenants import PostgresTenants, delete_tenant
 log = logging.getLogger("brain.ingress")
 SETTLE = 5.0  # seconds that entering the last completions into the ledger may take
 BESIDE = ("intent_trainer", "indexer")  # work in the background: no answer to a client needs them
+LIMITS_ANSWER = 1.0  # seconds that one request waits for Redis to count it, before all are counted here
 DRAINING = "brain:draining"  # a key in Redis: whoever stops the service sets it
 
 
@@ -104,6 +106,7 @@ class IngressReplica:
             watch=self._access,
             identity=self._identity,
             find_token=self._identity.callers.find,
+            shared_limits=RedisLimits(open_redis(redis_url, timeout=LIMITS_ANSWER)),
             hosts=HandleHosts(host),
             follower=self._follower,
             llm=HandleLanguageModel(llm, places(local)),
@@ -152,6 +155,7 @@ class IngressReplica:
         self._outbox.start()
         self._access.start()
         self._used.start()
+        self.parts.limiter.start()
         self._watch = asyncio.create_task(self._watch_state())
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -176,7 +180,7 @@ class IngressReplica:
         await self._metrics.close()
         await self._outbox.close()
         await self.parts.accounts.close(SETTLE)
-        closing = (self._memory.close(), self._follower.close(), self._pool.close())
+        closing = (self.parts.limiter.close(), self._memory.close(), self._follower.close(), self._pool.close())
         await asyncio.gather(*closing, return_exceptions=True)
 
     async def _metrics_text(self) -> str:

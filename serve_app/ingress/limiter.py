@@ -7,8 +7,9 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from domain.errors import Unavailable
 from domain.limits import UNLIMITED, Limits, RateLimited, Rule, State, Taken, Use, rules_of
@@ -31,6 +32,17 @@ class Unlimited:
 
     async def limits(self, tenant: str) -> Limits:
         return UNLIMITED
+
+
+class OfSettings:
+    """`TenantLimits` out of tenants' settings: what `read` gives has `limits`."""
+
+    def __init__(self, read: Callable[[str], Awaitable[Any]]) -> None:
+        self._read = read
+
+    async def limits(self, tenant: str) -> Limits:
+        limits: Limits = (await self._read(tenant)).limits
+        return limits
 
 
 class Entry:

@@ -97,7 +97,7 @@ class Parts:
     """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
     the whole service. `registry`: where models are registered and tenants' settings are kept. `find_token`: the caller
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
-    signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count that.
+    signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """

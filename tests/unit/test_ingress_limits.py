@@ -110,7 +110,7 @@ async def test_requests_that_fail_count_too(brain: World) -> None:
 
 
 async def test_the_narrowest_limit_is_told_and_named(brain: World) -> None:
-    limits(brain, requests_per_minute=100, key={"requests_per_minute": 1})
+    limits(brain, requests_per_minute=100, per_key={"requests_per_minute": 1})
     assert told(await brain.http.get("/api/v1/conversations"))["limit-requests"] == 1
     refused = await brain.http.get("/api/v1/conversations")
     assert "this key's limit of 1 requests a minute" in refused.json()["error"]["message"]
@@ -119,7 +119,7 @@ async def test_the_narrowest_limit_is_told_and_named(brain: World) -> None:
 async def test_one_request_is_one_round_trip_and_a_turn_one_more_at_its_end(brain: World) -> None:
     conversation = await brain.conversation()
     every = {"requests_per_minute": 100, "tokens_per_minute": 10_000, "concurrent_turns": 5}
-    limits(brain, **every, user=every, key=every)
+    limits(brain, **every, per_user=every, per_key=every)
     assert (await brain.http.get("/api/v1/conversations")).status_code == 200
     assert asked(brain) == ["limits"]
     assert (await brain.send(conversation)).status_code == 200

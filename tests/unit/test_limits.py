@@ -156,7 +156,7 @@ async def test_more_than_a_whole_bucket_is_let_in_by_a_full_one_and_owed():
 
 def test_rules_are_those_that_are_set_and_that_the_request_takes():
     assert rules_of(UNLIMITED, SOMEBODY, "turn", 5) == []
-    limits = Limits(**ALL, user=ALL, key=ALL)
+    limits = Limits(**ALL, per_user=ALL, per_key=ALL)
     assert [(one.subject, one.kind, one.cost) for one in rules_of(limits, SOMEBODY, "turn", 7)] == [
         (subject, kind, cost)
         for subject in ("tenant", "user", "key")
@@ -168,13 +168,13 @@ def test_rules_are_those_that_are_set_and_that_the_request_takes():
 
 
 def test_no_two_callers_of_different_tenants_users_or_keys_share_a_bucket():
-    limits = Limits(**ALL, user=ALL, key=ALL)
+    limits = Limits(**ALL, per_user=ALL, per_key=ALL)
     callers = [Caller(tenant, one, user=one) for tenant in ("ten_1", "ten_2") for one in ("a", "b")]
     buckets = [[one.bucket for one in rules_of(limits, caller, "turn", 1)] for caller in callers]
     assert len({one for each in buckets for one in each}) == 2 * 3 + 4 * 2 * 3
 
 
-@pytest.mark.parametrize("wrong", [{"requests_per_minute": 0}, {"turns": 3}, {"user": {"tokens_per_minute": -1}}])
+@pytest.mark.parametrize("wrong", [{"requests_per_minute": 0}, {"turns": 3}, {"per_user": {"tokens_per_minute": -1}}])
 def test_limits_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValidationError):
         Limits.model_validate(wrong)
