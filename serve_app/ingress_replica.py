@@ -13,6 +13,7 @@ from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, H
 from deployments.places import HandleLanguageModel, places
 from domain.model import Catalog, parse_catalog
 from serve_app.access_watch import AccessWatch, forgets_tenants
+from serve_app.caches import CacheCollector, Caches
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.app import create_app
 from serve_app.ingress.identity import identity
@@ -29,6 +30,7 @@ from serve_app.version import version
 from storage.access import API_KEYS
 from storage.audit import PostgresAudit
 from storage.breakers import RedisBreakers
+from storage.caches import tell_flush
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.compatibility import check_pool
 from storage.follower import RedisFollower
@@ -89,6 +91,8 @@ class IngressReplica:
         known_tenants = CachedSettings(tenants.settings)
         self._access.listeners.append(forgets_tenants(known_tenants))
         self._used = KeysUsed(keys.used)
+        caches = Caches({"model-settings": models, "tenant-settings": known_tenants})
+        CacheCollector(caches, REGISTRY)
         self._registry = CatalogWatch(catalog, self._use, models)
         self._breakers = RedisBreakers(self._redis)
         self._breakers.start()
@@ -106,6 +110,8 @@ class IngressReplica:
             watch=self._access,
             identity=self._identity,
             find_token=self._identity.callers.find,
+            caches=caches,
+            tell_flush=partial(tell_flush, self._pool),
             shared_limits=RedisLimits(open_redis(redis_url, timeout=LIMITS_ANSWER)),
             hosts=HandleHosts(host),
             follower=self._follower,

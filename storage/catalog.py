@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
+from domain.caching import CacheStatistics
 from domain.catalog_merge import CatalogEntry
 from domain.errors import BrainError, NotFound, Unavailable
 from domain.model_settings import ModelSettings
@@ -130,6 +131,8 @@ class CachedSettings(Generic[S]):
     away.
     """
 
+    shared = False
+
     def __init__(
         self,
         read: Callable[[str], Awaitable[S]],
@@ -140,12 +143,23 @@ class CachedSettings(Generic[S]):
         self._known: OrderedDict[str, tuple[float, S]] = OrderedDict()
         self._asked: dict[str, asyncio.Task[S]] = {}
         self._forgotten = 0
+        self._hits = self._misses = self._evicted = 0
+
+    @property
+    def statistics(self) -> CacheStatistics:
+        return CacheStatistics(self._hits, self._misses, self._evicted, len(self._known), self._bound)
+
+    async def flush(self) -> None:
+        """Stale settings still serve while the database is away."""
+        self.forget()
 
     async def settings(self, tenant: str) -> S:
         known = self._known.get(tenant)
         if known is not None and self._now() < known[0]:
             self._known.move_to_end(tenant)
+            self._hits += 1
             return known[1]
+        self._misses += 1
         asked = self._asked.get(tenant)
         if asked is None:
             asked = self._asked[tenant] = asyncio.create_task(self._look_up(tenant))
@@ -172,6 +186,7 @@ class CachedSettings(Generic[S]):
         self._known.move_to_end(tenant)
         if len(self._known) > self._bound:
             self._known.popitem(last=False)
+            self._evicted += 1
         return found
 
 

@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from serve_app.ingress import (
+    admin_caches,
     admin_models,
     administration,
     authorize,
@@ -65,6 +66,7 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     tenants.own,
     administration.router,
     admin_models.router,
+    admin_caches.router,
     usage.router,
     sign_in.router,
     users.router,

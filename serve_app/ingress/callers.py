@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 
+from domain.caching import CacheStatistics
 from domain.errors import Unavailable
 from domain.tenant import Caller
 from storage.access import AccessChange
@@ -31,6 +32,8 @@ async def nobody(_: str) -> None:
 class Callers:
     """`find_key`, `find_token`: the caller of a credential, or None; they may raise `Unavailable`."""
 
+    shared = False
+
     def __init__(
         self,
         find_key: Find,
@@ -44,6 +47,7 @@ class Callers:
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._asked: dict[bytes, asyncio.Task[Caller | None]] = {}
         self._changes = 0
+        self._hits = self._misses = self._evicted = 0
         self.current: Callable[[], bool] = lambda: True
 
     async def caller(self, credential: str) -> Caller | None:
@@ -56,7 +60,9 @@ class Callers:
             return None
         if known is not None and now - known[0] < FRESH and self.current():
             self._known.move_to_end(digest)
+            self._hits += 1
             return known[1]
+        self._misses += 1
         if now - self._unknown.get(digest, -ABSENT) < ABSENT:
             return None
         asked = self._asked.get(digest)
@@ -82,6 +88,13 @@ class Callers:
             if any(_concerns(change, caller) for change in changes):
                 del self._known[digest]
 
+    @property
+    def statistics(self) -> CacheStatistics:
+        return CacheStatistics(self._hits, self._misses, self._evicted, len(self._known), BOUND)
+
+    async def flush(self) -> None:
+        self.forget(None)
+
     def _ended(self, caller: Caller) -> bool:
         return caller.expires_at is not None and caller.expires_at <= self._clock()
 
@@ -100,6 +113,7 @@ class Callers:
             self._known.move_to_end(digest)
             if len(self._known) > BOUND:
                 self._known.popitem(last=False)
+                self._evicted += 1
         return caller
 
 

@@ -25,6 +25,7 @@ from domain.ports import (
 from domain.tenant import Caller
 from domain.tenant_settings import Feature
 from serve_app.access_watch import AccessWatch
+from serve_app.caches import Caches
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress.accounting import Accounts
 from serve_app.ingress.admission import Admission
@@ -92,12 +93,21 @@ class Administration:
     used: KeysUsed
 
 
+TellFlush = Callable[[Caller, str], Awaitable[None]]
+
+
+async def nobody_is_told(caller: Caller, name: str) -> None:
+    """`TellFlush` of a service of one replica that keeps no records."""
+
+
 @dataclass(slots=True)
 class Parts:
     """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
     the whole service. `registry`: where models are registered and tenants' settings are kept. `find_token`: the caller
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
+    `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller flushes
+    one.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -126,6 +136,8 @@ class Parts:
     identity: Identity | None = None
     tenant_limits: TenantLimits = field(default_factory=Unlimited)
     shared_limits: RedisLimits | None = None
+    caches: Caches = field(default_factory=Caches)
+    tell_flush: TellFlush = nobody_is_told
     callers: Callers = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)
@@ -138,7 +150,8 @@ class Parts:
         self.callers = Callers(self.reader.find_api_key, self.find_token)
         if self.watch is not None:
             self.callers.current = self.watch.current
-            self.watch.listeners.append(self.callers.forget)
+            self.watch.listeners += [self.callers.forget, self.caches.heard]
+        self.caches.named["credentials"] = self.callers
         self.vitals = Vitals(self.checks)
         self.admission = Admission(self.settings.admission_wait)
         self.limiter = Limiter(self.tenant_limits, self.shared_limits)
