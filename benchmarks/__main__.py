@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import (
+    access,
     autoscaling,
     backup,
     context,
@@ -40,6 +41,7 @@ from benchmarks.rows import LABELS, PEER_ROWS
 from benchmarks.workloads import standard
 
 COMMANDS = {
+    "access": access,
     "autoscaling": autoscaling,
     "backup": backup,
     "context": context,
