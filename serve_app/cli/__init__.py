@@ -9,6 +9,7 @@ from serve_app.cli import (
     audit,
     backup,
     bench,
+    caches,
     chat_command,
     db,
     haproxy_command,
@@ -42,6 +43,7 @@ app.add_typer(roles.app, name="roles")
 app.command("audit")(audit.audit)
 app.command("seed")(seed.seed)
 app.add_typer(users.app, name="users")
+app.add_typer(caches.app, name="caches")
 app.add_typer(db.app, name="db")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)

@@ -20,6 +20,7 @@ log = logging.getLogger("brain.ledger")
 
 HELD = 900.0  # seconds after which what a dead process held is given back
 AT_ONCE = 4  # settlements of one replica: they wait for each other, not requests for them
+MOST_OPEN = 8192  # completions of one replica that run or wait to be entered; while there are more, none is begun
 PAUSES = (0.1, 0.5, 2.0, 5.0, 10.0, 20.0, 30.0)  # seconds before each further try
 
 
@@ -32,10 +33,13 @@ class Accounts:
         self._open: set[asyncio.Task[None]] = set()
 
     async def hold(self, models: TenantModels, asked: GenerationRequest, routes: Sequence[Route]) -> GenerationRequest:
-        """Hold what the completion may cost at the most, if its tenant has a budget. Raises `BudgetExceeded`.
+        """Hold what the completion may cost at the most, if its tenant has a budget. Raises `BudgetExceeded`, and
+        `Overloaded` where too many are not entered yet, as while the database is away.
 
         Gives the request to make: under a hard limit the answer is not longer than what is held for.
         """
+        if len(self._open) >= MOST_OPEN:
+            raise Overloaded("too many completions wait to be entered into the ledger")
         hard = True
         try:
             budget = (await models.settings(asked.tenant)).budget

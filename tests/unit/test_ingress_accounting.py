@@ -182,3 +182,21 @@ async def test_a_budget_holds_completions_that_run_at_once(brain: World, databas
     )
     assert topics == [("budget.hard_exceeded",)]
     assert (await brain.http.post("/v1/chat/completions", json=BODY, headers=headers)).status_code == 200
+
+
+async def test_no_more_is_begun_than_can_wait_to_be_entered(brain: World, monkeypatch) -> None:
+    monkeypatch.setattr(accounting, "MOST_OPEN", 1)
+    brain.model.go = asyncio.Event()
+    first = asyncio.create_task(brain.http.post("/v1/chat/completions", json=BODY))
+    async with asyncio.timeout(20):
+        while not brain.model.asked:
+            await asyncio.sleep(0.01)
+    refused = await brain.http.post("/v1/chat/completions", json=BODY)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "overloaded")
+    assert int(refused.headers["retry-after"]) >= 1
+    brain.model.go.set()
+    assert (await first).status_code == 200
+    async with asyncio.timeout(20):
+        while brain.parts.accounts._open:
+            await asyncio.sleep(0.01)
+    assert (await brain.http.post("/v1/chat/completions", json=BODY)).status_code == 200

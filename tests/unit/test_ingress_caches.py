@@ -1,11 +1,15 @@
 """Caches by name, for the operator."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from serve_app.cli import app
 from serve_app.ingress import IngressSettings
-from tests.unit.ingress_world import World, world
+from tests.unit.ingress_world import KEY, World, world
 
 PATH = "/api/v1/admin/caches"
 
@@ -49,3 +53,17 @@ async def test_a_flush_forgets_what_was_known(brain: World) -> None:
     assert (await brain.http.get(PATH)).json()["data"][0]["misses"] == 2
     assert (await brain.http.post(f"{PATH}/nothing/flush")).status_code == 404
     assert flushed == [("operator", "credentials")]
+
+
+async def brain_command(brain: World, *arguments: str) -> Result:
+    environment = {"BRAIN_URL": brain.url, "BRAIN_API_KEY": KEY}
+    return await asyncio.to_thread(CliRunner().invoke, app, ["caches", *arguments], env=environment)
+
+
+async def test_the_command_line_lists_and_flushes(brain: World) -> None:
+    listed = await brain_command(brain, "list", "--json")
+    assert [one["name"] for one in json.loads(listed.stdout)] == ["credentials"], listed.output
+    assert "credentials" in (await brain_command(brain, "list")).stdout
+    assert (await brain_command(brain, "flush", "credentials")).stdout == "credentials is flushed\n"
+    unknown = await brain_command(brain, "flush", "nothing")
+    assert unknown.exit_code != 0 and "there is no such cache" in str(unknown.exception)
