@@ -1,7 +1,8 @@
 """Limits that all replicas share, in Redis: one script takes of all buckets of a request, in one round trip."""
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from domain.errors import JournalRefused
 from domain.limits import MOST_OWED, Rule, State, Taken
-from storage.redis import Pipeline
+from storage.wire import Wire
 
 LEASE = 30.0  # seconds that a turn counts after its replica's last word
 SECOND = 1_000_000  # of the scripts' microseconds
@@ -26,7 +27,7 @@ class RedisLimits:
     """`domain.ports.RateLimits`. The clock is Redis's own. `lease`: seconds."""
 
     def __init__(self, redis: Redis, lease: float = LEASE) -> None:
-        self._pipeline = Pipeline(redis)
+        self._wire = Wire(redis)
         self._lease = int(lease * SECOND)
         self._owed = int(MOST_OWED * SECOND)
 
@@ -38,29 +39,31 @@ class RedisLimits:
         return Taken(answer[0] - 1 if answer[0] else None, states)
 
     async def settle(self, request: str, rules: Sequence[Rule], by: int) -> None:
+        await self.settling(request, rules, by)
+
+    def settling(self, request: str, rules: Sequence[Rule], by: int) -> Awaitable[Any]:
+        """As `settle`; it is on its way to Redis before the answer is awaited."""
         held = [rule for rule in rules if rule.kind == "turns" or (rule.kind == "tokens" and by)]
         if not held:
-            return
+            return asyncio.sleep(0)
         wanted = [value for rule in held for value in (rule.kind, rule.limit, by)]
-        await self._script("limits_settle", [rule.bucket for rule in held], request, self._owed, *wanted)
+        return self._script("limits_settle", [rule.bucket for rule in held], request, self._owed, *wanted)
 
     async def renew(self, bucket: str, ids: Sequence[str]) -> int:
         """These count for another lease, also where they were forgotten; gives how many count in all."""
         return int(await self._script("limits_renew", [bucket], self._lease, *ids))
 
     async def close(self) -> None:
-        await self._pipeline.close()
+        await self._wire.close()
 
-    async def _script(self, name: str, buckets: Sequence[str], *args: Any) -> Any:
-        try:
-            return await self._pipeline.send("EVALSHA", _SHA[name], len(buckets), *buckets, *args)
-        except NoScriptError:
-            return await self._evaluated(name, buckets, *args)
-        except ResponseError as error:
-            raise JournalRefused(str(error)) from error
+    def _script(self, name: str, buckets: Sequence[str], *args: Any) -> Awaitable[Any]:
+        return self._answer(self._wire.send("EVALSHA", _SHA[name], len(buckets), *buckets, *args), name, buckets, args)
 
-    async def _evaluated(self, name: str, buckets: Sequence[str], *args: Any) -> Any:
+    async def _answer(self, first: Awaitable[Any], name: str, buckets: Sequence[str], args: Sequence[Any]) -> Any:
         try:
-            return await self._pipeline.send("EVAL", _SCRIPTS[name], len(buckets), *buckets, *args)
+            try:
+                return await first
+            except NoScriptError:
+                return await self._wire.send("EVAL", _SCRIPTS[name], len(buckets), *buckets, *args)
         except ResponseError as error:
             raise JournalRefused(str(error)) from error

@@ -41,6 +41,10 @@ class LocalLimits:
         return Taken(refused, waiting)
 
     async def settle(self, request: str, rules: Sequence[Rule], by: int) -> None:
+        self.end(request, rules, by)
+
+    def end(self, request: str, rules: Sequence[Rule], by: int) -> None:
+        """As `settle`."""
         now = self._now()
         for rule in rules:
             if rule.kind == "turns":

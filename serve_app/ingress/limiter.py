@@ -22,7 +22,6 @@ from storage.local_limits import LocalLimits
 log = logging.getLogger("brain.limits")
 
 EVERY, AWAY = LEASE / 3, 1.0  # seconds between renewals, and between looks whether Redis is back
-SETTLED = 0.25  # seconds that an answer waits for its turn to be given back
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -57,12 +56,12 @@ class Entry:
         self.turn: str | None = None
         self.shared, self.handed_on = True, False
         self._limiter = limiter
-        self._ending: asyncio.Task[None] | None = None
+        self._ended = False
 
     @property
     def over(self) -> bool:
         """Whether nothing is left to give back or to correct."""
-        return self._ending is not None or all(rule.kind == "requests" for rule in self.rules)
+        return self._ended or all(rule.kind == "requests" for rule in self.rules)
 
     def begins(self, turn_id: str) -> None:
         """The request is, or may be, the turn of this id: that one's end is told by `Limiter.turn_ended`."""
@@ -78,13 +77,17 @@ class Entry:
     def end(self, tokens: int | None) -> None:
         """It took so many tokens; None: as many as were taken for it. Only the first word counts."""
         if not self.over:
-            self._ending = asyncio.create_task(self._limiter.settle(self, tokens))
+            self._ended = True
+            self._limiter.settle(self, tokens)
 
     async def ended(self, tokens: int | None) -> None:
-        """As `end`, and waits a moment until that counts: whoever hears of the end may come again at once."""
-        self.end(tokens)
-        if self._ending is not None:
-            await asyncio.wait((self._ending,), timeout=SETTLED)
+        """As `end`, and on its way to Redis: whoever hears of the end may come again at once, also to another replica.
+
+        Redis has it long before a client could; its answer is not waited for.
+        """
+        if not self.over:
+            self.end(tokens)
+            await asyncio.sleep(0)
 
 
 class Limiter:
@@ -99,6 +102,7 @@ class Limiter:
         self.away = False
         self.live: dict[str, Entry] = {}
         self.turns: dict[str, Entry] = {}
+        self._settling: set[asyncio.Task[None]] = set()
         self._name = uuid.uuid4().hex
         self._lost_now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -126,17 +130,23 @@ class Limiter:
         if entry is not None:
             await entry.ended(tokens)
 
-    async def settle(self, entry: Entry, tokens: int | None) -> None:
+    def settle(self, entry: Entry, tokens: int | None) -> None:
         self.live.pop(entry.id, None)
         entry.begins_none()
         taken = next((rule.cost for rule in entry.rules if rule.kind == "tokens"), 0)
         by = 0 if tokens is None else tokens - taken
-        await self.local.settle(entry.id, entry.rules, 0 if entry.shared else by)
+        self.local.end(entry.id, entry.rules, 0 if entry.shared else by)
         if self.shared is not None and not self.away:
-            try:
-                await self.shared.settle(entry.id, entry.rules, by if entry.shared else 0)
-            except Unavailable as error:
-                self._lost(error)
+            settling = self._settled(self.shared.settling(entry.id, entry.rules, by if entry.shared else 0))
+            task = asyncio.create_task(settling)
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    async def _settled(self, answer: Awaitable[Any]) -> None:
+        try:
+            await answer
+        except Unavailable as error:
+            self._lost(error)
 
     def start(self) -> None:
         if self.shared is not None:

@@ -1,6 +1,7 @@
 """Limits over a real Redis: exact however many replicas ask at once, and gone with whoever held them."""
 
 import asyncio
+import signal
 import subprocess
 import uuid
 from contextlib import suppress
@@ -276,6 +277,25 @@ async def test_without_redis_each_replica_allows_its_share_and_afterwards_all_co
     assert len(await let_in(both[1], somebody, 9, "turn")) == 4
     for limiter in both:
         await limiter.close()
+
+
+async def test_a_redis_that_hangs_costs_one_wait_and_not_one_a_request(server):
+    limiter = Limiter(Fixed(Limits(requests_per_minute=1000)), RedisLimits(open_redis(server.url, timeout=1)))
+    await limiter.refresh()
+    server.process.send_signal(signal.SIGSTOP)
+    somebody = Caller("ten_1", "key_1")
+    entries = await asyncio.gather(*(limiter.enter(somebody, "request", 1) for _ in range(50)))
+    assert not any(entry.shared for entry in entries) and limiter.away
+    server.process.send_signal(signal.SIGCONT)
+
+    async def back():
+        with suppress(Unavailable):
+            await limiter.refresh()
+        return not limiter.away
+
+    await eventually(back)
+    assert (await limiter.enter(somebody, "request", 1)).shared
+    await limiter.close()
 
 
 async def test_the_limiter_finds_redis_again_by_itself(server):

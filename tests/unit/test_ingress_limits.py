@@ -37,9 +37,9 @@ class Counting(RedisLimits):
 
     asked: list[str]
 
-    async def _script(self, name, buckets, *args):
+    def _script(self, name, buckets, *args):
         self.asked.append(name)
-        return await super()._script(name, [f"{self.run}:{bucket}" for bucket in buckets], *args)
+        return super()._script(name, [f"{self.run}:{bucket}" for bucket in buckets], *args)
 
 
 @pytest.fixture
