@@ -72,6 +72,7 @@ class ConversationHost:
         self._renewed = 0.0
         self._leased_since = 0.0
         self._stopping = False
+        self._turns = 0  # unfinished ones at the last count, and all that came since
         self._missing: set[tuple[ConversationKey, str]] = set()
 
     async def start(self) -> None:
@@ -103,8 +104,9 @@ class ConversationHost:
         self.parts.catalog = catalog
 
     async def send(self, send: Send) -> Accepted | Ended:
-        if self.parts.waiting >= self.parts.limits.waiting:
+        if self.parts.waiting >= self.parts.limits.waiting or self._turns >= self.parts.limits.turns:
             raise Overloaded()
+        self._turns += 1
         return await self._actor(send.key).send(send)
 
     async def change(self, change: Change) -> Conversation:
@@ -188,7 +190,8 @@ class ConversationHost:
         self._missing = missing
 
     async def _put_away(self) -> None:
-        """Put idle conversations away, and the least recently used ones while memory is short."""
+        """Put idle conversations away, and the least recently used ones while memory is short; count what is left."""
+        self._turns = self.unfinished
         horizon = time.monotonic() - self.parts.limits.idle
         size = self.hot_bytes
         for key, actor in list(self._actors.items()):

@@ -68,7 +68,8 @@ class HostLimits:
     hot_bytes: int = 512 * 1024 * 1024
     mailbox: int = 100
     waiting: int = 20_000
-    unfinished: int = 100
+    unfinished: int = 100  # turns of one conversation
+    turns: int = 20_000  # of all
     classify_timeout: float = 2.0
     admission: float = 30  # how long an accepted turn waits for a place at its model
     lease: float = 3.0

@@ -267,6 +267,24 @@ async def test_a_full_mailbox_refuses_and_a_deleted_conversation_ends_everyones_
         await host.send(make_send(key, model=FAST))
 
 
+async def test_a_host_takes_no_more_turns_than_it_may_hold_whosever_they_are(world, database_url, tenant):
+    host = await world.host(turns=2)
+    keys = [make_conversation(database_url, tenant) for _ in range(3)]
+    for key in keys[:2]:
+        await host.send(make_send(key, model=SLOW))
+    with pytest.raises(Overloaded):
+        await host.send(make_send(keys[2], model=FAST))
+    await host.delete(keys[0])
+
+    async def taken():
+        try:
+            return await host.send(make_send(keys[2], model=FAST))
+        except Overloaded:
+            return None
+
+    await eventually(taken)
+
+
 async def _count(world, key, n):
     return len(await messages(world.pool, key)) == n
 

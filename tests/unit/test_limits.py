@@ -1,6 +1,7 @@
 """Rules, and the buckets against a model that cannot be wrong: amounts that drip into a vessel, in exact fractions."""
 
 import pickle
+from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from domain import gcra
 from domain.limits import UNLIMITED, Limits, RateLimited, Rule, rules_of
 from domain.tenant import Caller
+from serve_app.ingress.limiter import OfSettings
 from storage.local_limits import LocalLimits
 
 SOMEBODY = Caller("ten_1", "key_1", user="usr_1")
@@ -172,6 +174,21 @@ def test_no_two_callers_of_different_tenants_users_or_keys_share_a_bucket():
     callers = [Caller(tenant, one, user=one) for tenant in ("ten_1", "ten_2") for one in ("a", "b")]
     buckets = [[one.bucket for one in rules_of(limits, caller, "turn", 1)] for caller in callers]
     assert len({one for each in buckets for one in each}) == 2 * 3 + 4 * 2 * 3
+
+
+async def test_limits_are_those_of_a_tenants_settings():
+    asked = []
+
+    @dataclass
+    class Settings:
+        limits: Limits
+
+    async def read(tenant):
+        asked.append(tenant)
+        return Settings(Limits(**ALL))
+
+    assert await OfSettings(read).limits("ten_1") == Limits(**ALL)
+    assert asked == ["ten_1"]
 
 
 @pytest.mark.parametrize("wrong", [{"requests_per_minute": 0}, {"turns": 3}, {"per_user": {"tokens_per_minute": -1}}])
