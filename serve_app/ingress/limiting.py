@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from starlette.requests import Request
 
-from domain.errors import NotFound, Unavailable
+from domain.errors import NotFound, Overloaded, Unavailable
 from domain.generation import Outcome
 from domain.limits import RateLimited, Use
 from domain.message import Usage
@@ -62,26 +62,31 @@ def leave(parts: Parts, entry: Entry) -> None:
 
 async def _until_ended(parts: Parts, entry: Entry, turn_id: str) -> None:
     pause, looked = FIRST, 0.0
-    while not entry.over:
-        await asyncio.sleep(pause)
-        looked += pause
-        pause = min(pause * 2, LONGEST)
-        try:
-            turn = await parts.reader.turn(entry.tenant, turn_id)
-        except NotFound:
-            if looked >= UNHEARD:
-                entry.end(0)
-        except Unavailable:
-            continue
-        else:
-            if turn.status.ended:
-                entry.end(used(turn.usage))
+    try:
+        while not entry.over:
+            await asyncio.sleep(pause)
+            looked += pause
+            pause = min(pause * 2, LONGEST)
+            try:
+                turn = await parts.reader.turn(entry.tenant, turn_id)
+            except NotFound:
+                if looked >= UNHEARD:
+                    entry.end(0)
+            except Unavailable:
+                continue
+            else:
+                if turn.status.ended:
+                    entry.end(used(turn.usage))
+    finally:
+        entry.end(None)  # whatever went wrong, its place is not held for ever
 
 
 def _of_generation(done: "asyncio.Future[Outcome]") -> int | None:
     """None where it is not known: what was taken stands."""
-    if done.cancelled() or done.exception() is not None:
+    if done.cancelled():
         return None
+    if (error := done.exception()) is not None:
+        return 0 if isinstance(error, Overloaded) else None  # no model was asked
     return used(done.result().usage)
 
 

@@ -9,10 +9,12 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from domain.errors import JournalUnavailable, Overloaded, Unavailable
+from domain.errors import JournalUnavailable, NotFound, Overloaded, Unavailable
 from domain.generation import Outcome
+from domain.ids import new_id
 from domain.limits import UNLIMITED, Limits
-from serve_app.ingress import IngressSettings
+from domain.tenant import Caller
+from serve_app.ingress import IngressSettings, limiting
 from serve_app.ingress.limiter import Limiter
 from storage.limits import RedisLimits
 from storage.redis import open_redis
@@ -224,6 +226,48 @@ async def test_a_client_that_leaves_a_completion_leaves_its_place(brain: World) 
     brain.model.go.set()
     await until(lambda: not brain.parts.limiter.live)
     assert (await brain.http.post("/v1/chat/completions", json=BODY)).status_code == 200
+
+
+async def test_a_model_that_was_not_asked_cost_no_tokens(brain: World, monkeypatch) -> None:
+    limits(brain, tokens_per_minute=1000)
+
+    async def full(request):
+        raise Overloaded()
+
+    monkeypatch.setattr(brain.model, "generate", full)
+    body = {**BODY, "messages": [{"role": "user", "content": "word " * 300}]}
+    for _ in range(4):
+        refused = await brain.http.post("/v1/chat/completions", json=body)
+        assert refused.json()["error"]["code"] == "overloaded"
+        await until(lambda: not brain.parts.limiter.live)
+
+
+async def test_a_turn_that_cannot_be_looked_at_holds_its_place_and_one_that_was_never_accepted_does_not(
+    brain: World, monkeypatch
+) -> None:
+    monkeypatch.setattr(limiting, "FIRST", 0.01)
+    monkeypatch.setattr(limiting, "UNHEARD", 0.1)
+    limits(brain, concurrent_turns=1)
+    caller, looked = Caller(brain.tenant, "key_1"), 0
+    entry = await brain.parts.limiter.enter(caller, "turn", 1)
+    assert entry is not None
+    entry.begins(new_id("turn"))
+
+    class Reader:
+        error: Exception = Unavailable()
+
+        async def turn(self, tenant, turn_id):
+            nonlocal looked
+            looked += 1
+            raise self.error
+
+    reader = Reader()
+    monkeypatch.setattr(brain.parts, "reader", reader)
+    limiting.leave(brain.parts, entry)
+    await until(lambda: looked > 3)
+    assert not entry.over
+    reader.error = NotFound()
+    await until(lambda: entry.over)
 
 
 async def test_what_was_accepted_once_is_answered_again_whatever_the_limits(brain: World) -> None:
