@@ -4,16 +4,18 @@
 """
 
 import asyncio
-import math
 from collections import deque
 from contextlib import suppress
 from typing import Any
 
-from hiredis import pack_command
+from hiredis import Reader, pack_command
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 
 from domain.errors import JournalUnavailable
+
+AT_ONCE = 65_536  # bytes
+_NOTHING = object()
 
 
 class Wire:
@@ -80,18 +82,12 @@ class Wire:
             await asyncio.wait_for(self._connection.connect(), self._timeout)
             self._open = True
             self._flush()
-            while True:
-                try:
-                    answer = await self._connection.read_response(timeout=math.inf)
-                except ResponseError as refusal:
-                    answer = refusal
-                _, future = self._sent.popleft()
-                if future.done():
-                    continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+            answers = Reader(protocolError=InvalidResponse, replyError=_refusal, notEnoughData=_NOTHING)
+            while received := await self._connection._reader.read(AT_ONCE):
+                answers.feed(received)
+                while (answer := answers.gets()) is not _NOTHING:
+                    self._answered(answer)
+            raise ConnectionError("it closed the connection")
         except (TimeoutError, RedisError, OSError) as broken:
             error = broken
         finally:
@@ -101,6 +97,15 @@ class Wire:
             self._reader = None
             self._fail(JournalUnavailable(f"Redis cannot be reached ({type(error).__name__})"))
 
+    def _answered(self, answer: Any) -> None:
+        _, future = self._sent.popleft()
+        if future.done():
+            return
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
     def _fail(self, error: Exception) -> None:
         waiting = [future for _, future in (*self._sent, *self._unsent)]
         self._sent.clear()
@@ -108,3 +113,7 @@ class Wire:
         for future in waiting:
             if not future.done():
                 future.set_exception(error)
+
+
+def _refusal(words: str) -> ResponseError:
+    return NoScriptError(words) if words.startswith("NOSCRIPT") else ResponseError(words)
