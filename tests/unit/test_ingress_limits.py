@@ -144,10 +144,10 @@ async def test_tokens_are_those_that_the_turn_used(brain: World, streamed: bool)
 async def test_completions_of_which_nothing_is_kept_are_counted_too(brain: World, streamed: bool) -> None:
     limits(brain, tokens_per_minute=1000, concurrent_turns=1)
     brain.model.outcome = Outcome("completed", "Hello", "small", "stop", USAGE.model_copy(update={"total_tokens": 700}))
-    for left in (980, 280):
+    for left in (960, 260):
         answer = await brain.http.post("/v1/chat/completions", json={**BODY, "stream": streamed})
         assert answer.status_code == 200, answer.text
-        assert told(answer)["remaining-tokens"] == pytest.approx(left, abs=20)
+        assert left <= told(answer)["remaining-tokens"] < left + 300, "17 a second come back"
     third = await brain.http.post("/v1/chat/completions", json={**BODY, "stream": streamed})
     assert third.status_code == 429 and "1000 tokens a minute" in third.json()["error"]["message"]
 
