@@ -1,6 +1,6 @@
 """`python -m benchmarks access`: what authentication and limits add to a request, beside the same without them.
 
-One process: three ingresses over one PostgreSQL and one Redis, the model an answer that is there at once, so that
+One process: four ingresses over one PostgreSQL and one Redis, the model an answer that is there at once, so that
 nothing else takes time. They are asked in turns, in an order that is drawn anew for each; ratios are within a round.
 Processor time is that of this process, which asks too; unlike the times it says the same on a machine that is busy.
 """
@@ -34,7 +34,8 @@ from serve_app.ingress.limiter import Limiter
 from storage.limits import RedisLimits
 from storage.redis import open_redis
 
-NEITHER, KNOWN, LIMITED = "neither", "authentication", "authentication and limits"
+NEITHER, KNOWN = "neither", "authentication"
+TENANTS, ALL = "and the tenant's limits", "and each user's and key's"
 READ, COMPLETE = "read a conversation", "a completion"
 MOST = Rates(requests_per_minute=10**8, tokens_per_minute=10**10, concurrent_turns=10**6)
 
@@ -64,7 +65,7 @@ class Round:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sub-command."""
-    parser.add_argument("--rounds", type=int, default=40, help="of all three (40)")
+    parser.add_argument("--rounds", type=int, default=40, help="of all four (40)")
     parser.add_argument("--requests", type=int, default=100, help="of a kind to each in a round, one by one (100)")
     parser.add_argument("--seed", type=int, default=1, help="of the order (1)")
     parser.set_defaults(run=compare)
@@ -130,15 +131,23 @@ def _variants(parts: Parts, tenant: str, redis_url: str) -> dict[str, Parts]:
         async def caller(self, credential: str) -> Caller:
             return Caller(tenant, "key_1", "operator", ROLES["operator"])
 
-    class All:
-        async def limits(self, of: str) -> Limits:
-            return Limits(**MOST.model_dump(), per_user=MOST, per_key=MOST)
+    class Same:
+        def __init__(self, limits: Limits) -> None:
+            self._limits = limits
 
-    neither = replace(parts)
-    neither.callers = Anybody()  # type: ignore[assignment]
-    known, limited = (replace(parts, watch=AccessWatch(parts.reader)) for _ in range(2))
-    limited.limiter = Limiter(All(), RedisLimits(open_redis(redis_url, timeout=1)))
-    return {NEITHER: neither, KNOWN: known, LIMITED: limited}
+        async def limits(self, of: str) -> Limits:
+            return self._limits
+
+    found = {NEITHER: replace(parts)}
+    found[NEITHER].callers = Anybody()  # type: ignore[assignment]
+    for place in (KNOWN, TENANTS, ALL):
+        found[place] = replace(parts, watch=AccessWatch(parts.reader))
+    for place, limits in (
+        (TENANTS, Limits(**MOST.model_dump())),
+        (ALL, Limits(**MOST.model_dump(), per_user=MOST, per_key=MOST)),
+    ):
+        found[place].limiter = Limiter(Same(limits), RedisLimits(open_redis(redis_url, timeout=1)))
+    return found
 
 
 async def _one(session: aiohttp.ClientSession, place: str, method: str, path: str, body: Any) -> float:
@@ -176,7 +185,7 @@ def _table(kind: str, times: Times) -> Table:
     """Medians over the rounds, and of what was added in each."""
     headings = ("with", "p50 ms", "added", "ratio", "p5 ms", "added", "processor ms", "added")
     table = Table(*headings, title=f"{kind}: one client", title_justify="left")
-    for place in (NEITHER, KNOWN, LIMITED):
+    for place in (NEITHER, KNOWN, TENANTS, ALL):
         pairs = [*zip(times[kind, place], times[kind, NEITHER], strict=True)]
         cells = [place]
         for of in (_MIDDLE, _QUICK, _WORK):
