@@ -5,9 +5,9 @@ import re
 import time
 from typing import Literal
 
-Prefix = Literal["conv", "msg", "turn", "int", "usr", "ten", "key", "req", "train", "aud", "ses", "cli", "tok"]
+Prefix = Literal["conv", "msg", "turn", "int", "usr", "ten", "key", "req", "train", "aud", "ses", "cli", "tok", "rcpt"]
 
-_SHAPE = re.compile(r"^(conv|msg|turn|int|usr|ten|key|train|aud|ses|cli)_[0-9a-f]{32}$")
+_SHAPE = re.compile(r"^(conv|msg|turn|int|usr|ten|key|train|aud|ses|cli|rcpt)_[0-9a-f]{32}$")
 
 
 def new_id(prefix: Prefix) -> str:

@@ -12,14 +12,16 @@ from redis.exceptions import RedisError
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, HandleTrainer, ask
 from deployments.places import HandleLanguageModel, places
 from domain.model import Catalog, parse_catalog
+from domain.ports import Hosts
 from serve_app.access_watch import AccessWatch, forgets_tenants
 from serve_app.caches import CacheCollector, Caches
 from serve_app.catalog_watch import CatalogWatch
+from serve_app.erasing import Erasing
 from serve_app.ingress.app import create_app
 from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.metrics import REGISTRY
-from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts
+from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts, Privacy
 from serve_app.memory import Memory
 from serve_app.outbox_watch import OutboxWatch
 from serve_app.process import check_process, prepare
@@ -27,12 +29,16 @@ from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
 from serve_app.version import version
+from storage import receipts
 from storage.access import API_KEYS
 from storage.audit import PostgresAudit
 from storage.breakers import RedisBreakers
 from storage.caches import tell_flush
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.compatibility import check_pool
+from storage.data_export import PostgresDataExport
+from storage.erased_journals import forget_journals
+from storage.erasure import PostgresErasure
 from storage.follower import RedisFollower
 from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
@@ -47,6 +53,7 @@ from storage.reader import PostgresReader
 from storage.recall import PostgresRecall
 from storage.redis import open_redis
 from storage.roles import PostgresRoles
+from storage.sealing import MasterKeys
 from storage.spaces import PostgresSpaces
 from storage.tenants import PostgresTenants, delete_tenant
 
@@ -152,6 +159,7 @@ class IngressReplica:
                 partial(delete_tenant, self._pool),
                 self._used,
             ),
+            privacy=self._privacy(settings.master_keys, HandleHosts(host)),
             settings=IngressSettings(
                 version=version(), server_adds_request_id=True, admission_wait=settings.admission_wait_s
             ),
@@ -172,6 +180,17 @@ class IngressReplica:
 
     async def reconfigure(self, user_config: dict[str, Any]) -> None:
         await self._registry.configure(parse_catalog(user_config))
+
+    def _privacy(self, keys: MasterKeys, hosts: Hosts) -> Privacy:
+        erasing = Erasing(
+            PostgresErasure(self._pool, keys.derived(receipts.PURPOSE)),
+            hosts,
+            receipts.Receipts(keys.derived(receipts.PURPOSE)),
+            lambda tenant, turns: forget_journals(self._redis, tenant, turns),
+            self._memory,
+            self._access.refresh,
+        )
+        return Privacy(erasing, PostgresDataExport(self._pool))
 
     async def _use(self, catalog: Catalog) -> None:
         self.parts.catalog = catalog

@@ -26,6 +26,7 @@ SPARE = 20  # candidates more than asked for: some may be gone meanwhile
 SAID = 16  # messages that stand for a conversation
 NEAR = 50  # neighbours of each of these
 FRESH = 2.0  # seconds that a prompt's memory takes the active space to be the same; an old one is kept for minutes
+PAGE = 1000  # messages whose vectors are asked for at once
 BELIEVED = 30.0  # seconds that the running embedder is taken to be the same
 
 
@@ -127,6 +128,22 @@ class Memory:
         near = await store.search(key.tenant, embedding, 2 * limit + SPARE, where)
         kept = await self._recall.exchanges(key, user, [one.id for one in near])
         return [replace(kept[one.id], score=one.score) for one in near if one.id in kept][:limit]
+
+    async def count_held(self, tenant: str, messages: Sequence[str]) -> int:
+        """How many of these messages have a vector. Raises `Unavailable`."""
+        if not messages or await self._spaces.active() is None:
+            return 0
+        _, store = await self._store()
+        parts = [messages[start : start + PAGE] for start in range(0, len(messages), PAGE)]
+        return sum([len(await store.fetch(tenant, part)) for part in parts])
+
+    async def holds_conversation(self, tenant: str, conversation: str) -> bool:
+        """Whether any vector of this conversation is there. Raises `Unavailable`."""
+        if await self._spaces.active() is None:
+            return False
+        space, store = await self._store()
+        anything = [1.0, *[0.0] * (space.dimensions - 1)]
+        return bool(await store.search(tenant, anything, 1, Where(conversation=conversation)))
 
     async def close(self) -> None:
         if self._open is not None:

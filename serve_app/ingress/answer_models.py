@@ -228,3 +228,36 @@ class Removed(BaseModel):
     id: str
     object: Literal["provider", "model"]
     deleted: bool
+
+
+class ErasureReceipt(BaseModel):
+    """What was removed. `status` is `in_progress` while `pending` says what is on its way: ask again then.
+
+    `signature`: a detached JSON Web Signature (RFC 7515) over the other fields as RFC 8785 writes them; its key is
+    published at `/.well-known/receipts.json`.
+    """
+
+    object: Literal["erasure_receipt"] = "erasure_receipt"
+    id: str
+    tenant_id: str
+    subject: dict[str, str]
+    status: Literal["in_progress", "completed"]
+    requested_at: datetime
+    completed_at: datetime | None
+    removed: dict[str, int]
+    pending: dict[str, Any]
+    kept: dict[str, dict[str, Any]]
+    signature: str
+
+
+class ReceiptKey(BaseModel):
+    kty: Literal["OKP"] = "OKP"
+    crv: Literal["Ed25519"] = "Ed25519"
+    x: str
+    kid: str
+    alg: Literal["EdDSA"] = "EdDSA"
+    use: Literal["sig"] = "sig"
+
+
+class ReceiptKeys(BaseModel):
+    keys: list[ReceiptKey]

@@ -25,6 +25,7 @@ from serve_app.ingress import (
     models,
     oauth,
     openai_models,
+    privacy,
     roles,
     sends,
     sign_in,
@@ -76,6 +77,8 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     oauth.router,
     authorize.router,
     signing.router,
+    privacy.router,
+    privacy.public,
     health.router,
 )
 

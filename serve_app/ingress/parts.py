@@ -27,6 +27,7 @@ from domain.tenant_settings import Feature
 from serve_app.access_watch import AccessWatch
 from serve_app.caches import Caches
 from serve_app.catalog_watch import CatalogWatch
+from serve_app.erasing import Erasing
 from serve_app.ingress.accounting import Accounts
 from serve_app.ingress.admission import Admission
 from serve_app.ingress.callers import Callers, Find, nobody
@@ -37,6 +38,7 @@ from serve_app.ingress.limiter import Limiter, Unlimited
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
 from storage.audit import PostgresAudit
+from storage.data_export import PostgresDataExport
 from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.intents import PostgresIntents
@@ -100,6 +102,14 @@ async def nobody_is_told(caller: Caller, name: str) -> None:
     """`TellFlush` of a service of one replica that keeps no records."""
 
 
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """What gives data out whole, and what erases it."""
+
+    erasing: Erasing
+    export: PostgresDataExport
+
+
 @dataclass(slots=True)
 class Parts:
     """`catalog` is replaced when the configuration or a registered model changes. `metrics` gives Prometheus text for
@@ -131,6 +141,7 @@ class Parts:
     memory: Memory | None = None
     administration: Administration | None = None
     tenants: TenantsSettings = field(default_factory=UsualSettings)
+    privacy: Privacy | None = None
     find_token: Find = nobody
     watch: AccessWatch | None = None
     identity: Identity | None = None

@@ -18,9 +18,9 @@ from tests.storage.test_ownership import unfinished
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
     " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens clients"
-    " auth_codes",
-    ("SELECT", "INSERT", "UPDATE"): "budgets",
-    ("SELECT", "INSERT"): "usage outbox revoked_tokens audit",
+    " auth_codes erasure_steps",
+    ("SELECT", "INSERT", "UPDATE"): "budgets erasures",
+    ("SELECT", "INSERT"): "usage outbox revoked_tokens audit receipt_keys",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces"
     " signing_keys access_version",
 }
@@ -28,12 +28,13 @@ GRANTED = {
 
 GRANTED_TO_DEFINER = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "providers outbox_consumers outbox_claims outbox_set_aside vector_spaces"
-    " tenants outbox",  # of the outbox it updates who has confirmed, alone
-    ("SELECT", "INSERT", "UPDATE"): "api_keys signing_keys",
+    " tenants api_keys outbox",  # of the outbox it updates who has confirmed, alone
+    ("SELECT", "INSERT", "UPDATE"): "signing_keys",
     ("SELECT", "INSERT", "DELETE"): "access_changes",
     ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version",
     ("SELECT", "INSERT"): "message_words",
-    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions usage",
+    ("SELECT", "UPDATE", "DELETE"): "usage",  # of usage it updates the links alone
+    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions",
     ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users clients",
 }
 
@@ -51,6 +52,7 @@ NOT_OF_A_TENANT = {
     "vector_spaces",
     "signing_keys",
     "access_version",
+    "receipt_keys",
 }
 DEFINED = {
     "replace_key",
@@ -105,6 +107,9 @@ DEFINED = {
     "end_signing_key",
     "reseal_signing_key",
     "find_client",
+    "erase_events",
+    "unlink_usage",
+    "erase_user_keys",
 }
 """What runs with the rights of `brain_definer`."""
 

@@ -20,6 +20,7 @@ PUBLIC = {
     ("POST", "/api/v1/auth/revoke"),
     ("POST", "/api/v1/auth/introspect"),
     ("POST", "/api/v1/auth/refresh"),  # the refresh token is the credential
+    ("GET", "/.well-known/receipts.json"),
 }
 """What anybody may ask for, without a credential."""
 
