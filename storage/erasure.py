@@ -283,9 +283,9 @@ class PostgresErasure:
         async with reading(self._pool, tenant) as lent:
             waiting: int = await lent.fetchval(
                 "SELECT count(*) FROM brain.outbox o WHERE o.tenant_id = $1"
-                " AND NOT (o.confirmed @> '{indexer}'::text[]) AND (o.topic = 'tenant.deleted' OR o.topic = 'conversation.deleted' AND EXISTS ("
-                "SELECT FROM brain.erasure_steps s WHERE s.tenant_id = $1 AND s.erasure_id = $2"
-                " AND s.conversation_id = o.payload->>'conversation_id'))",
+                " AND NOT (o.confirmed @> '{indexer}'::text[]) AND (o.topic = 'tenant.deleted'"
+                " OR o.topic = 'conversation.deleted' AND EXISTS (SELECT FROM brain.erasure_steps s"
+                " WHERE s.tenant_id = $1 AND s.erasure_id = $2 AND s.conversation_id = o.payload->>'conversation_id'))",
                 tenant,
                 job,
             )
@@ -307,9 +307,17 @@ class PostgresErasure:
 
     @again
     async def complete(self, tenant: str, job: str) -> Job:
-        """Nothing is on its way any more. The steps are forgotten: what was erased has no name here then."""
+        """Nothing is on its way any more, and events that were in somebody's hands can go. The steps are forgotten:
+        what was erased has no name here then."""
         async with reading(self._pool, tenant) as lent:
-            await lent.execute("DELETE FROM brain.erasure_steps WHERE tenant_id = $1 AND erasure_id = $2", tenant, job)
+            steps = await lent.fetch(
+                "DELETE FROM brain.erasure_steps WHERE tenant_id = $1 AND erasure_id = $2 RETURNING conversation_id",
+                tenant,
+                job,
+            )
+            ids = [row["conversation_id"] for row in steps]
+            events = await lent.fetchval("SELECT brain.erase_events($1)", ids, timeout=LONGEST)
+            await _add(lent, tenant, job, [{"events": events}])
             row = await lent.fetchrow(
                 "UPDATE brain.erasures SET completed_at = coalesce(completed_at, clock_timestamp())"
                 f" WHERE tenant_id = $1 AND id = $2 RETURNING {JOB}",

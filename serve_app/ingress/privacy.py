@@ -26,10 +26,10 @@ Exports = Annotated[Caller, needs(Permission.DATA_EXPORT)]
 Erases = Annotated[Caller, needs(Permission.DATA_ERASE)]
 _LINES = {"content": {"application/x-ndjson": {}}, "description": "a JSON object a line; `object` says what it is"}
 _RECEIPTS = {200: {"model": ErasureReceipt}, 202: {"model": ErasureReceipt, "description": "not done yet: ask again"}}
-LONGEST = 255  # characters of a user's name, as conversations take it
+LONGEST = 255  # characters of a user's name, as conversations take it: it may hold a slash, too
 
 
-@router.post("/users/{user_id}/export", response_model=None, responses={200: _LINES})
+@router.post("/users/{user_id:path}/export", response_model=None, responses={200: _LINES})
 async def export_user(request: Request, who: Exports, user_id: str) -> Response:
     """All that is kept of a user, registered or only named by conversations."""
     data = _privacy(request).export
@@ -39,7 +39,7 @@ async def export_user(request: Request, who: Exports, user_id: str) -> Response:
     return _written(data.lines(who.tenant, user), "user")
 
 
-@router.post("/users/{user_id}/erase", response_model=None, responses=_RECEIPTS)
+@router.post("/users/{user_id:path}/erase", response_model=None, responses=_RECEIPTS)
 async def erase_user(request: Request, who: Erases, user_id: str) -> Response:
     """Erase a user with all conversations, through their hosts. May be asked again at any time, and goes on then."""
     return _receipt(await _erasing(request).user(who, _own(who, user_id)))
