@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from actors.conversation import ConversationActor
 from actors.parts import AllHealthy, Estimates, EveryModel, HostLimits, NoMemory, Parts, UsualSettings
+from domain.acting import TENANT, acting_for
 from domain.commands import Accepted, Append, Appended, Change, Ended, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.errors import BrainError, Fenced, Overloaded, Unavailable
@@ -142,6 +143,7 @@ class ConversationHost:
     def _actor(self, key: ConversationKey) -> ConversationActor:
         if self._stopping:
             raise Unavailable("this host is stopping")
+        TENANT.set(key.tenant)  # of the call at hand, and of the tasks that begin with it
         actor = self._actors.get(key)
         if actor is None:
             actor = self._actors[key] = ConversationActor(key, self.parts, self._discard)
@@ -172,7 +174,8 @@ class ConversationHost:
         )
         for key, error in zip(keys, found, strict=True):
             if isinstance(error, BaseException):
-                log.warning("taking over failed", extra={"conversation_id": key.conversation, "error": repr(error)})
+                told = {"tenant": key.tenant, "conversation_id": key.conversation}
+                log.warning("taking over failed: %r", error, extra=told)
 
     async def _audit(self) -> None:
         """Take up again what this host owns by Postgres and knows nothing of.
@@ -183,10 +186,11 @@ class ConversationHost:
         owned = await self._leases.unfinished(self.id, 2 * self.parts.limits.lease)
         missing = {(key, turn) for key, turn in owned if key not in self._actors or turn not in self._actors[key].turns}
         for key in {key for key, turn in missing & self._missing}:
-            log.warning("taking a conversation up again", extra={"conversation_id": key.conversation})
-            if key in self._actors:
-                self._actors[key].stop(Fenced("this conversation is taken up again"))
-            await self.resume(key)
+            with acting_for(key.tenant):
+                log.warning("taking a conversation up again", extra={"conversation_id": key.conversation})
+                if key in self._actors:
+                    self._actors[key].stop(Fenced("this conversation is taken up again"))
+                await self.resume(key)
         self._missing = missing
 
     async def _put_away(self) -> None:

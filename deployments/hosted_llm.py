@@ -20,6 +20,7 @@ from deployments.providers.http import HttpPool
 from deployments.providers.openai import OpenAIWire
 from deployments.providers.scripted import ScriptedWire
 from deployments.recording import Recording
+from domain.acting import TENANT
 from domain.errors import Overloaded, Unavailable
 from domain.generation import GenerationRequest, Outcome
 from domain.model import Catalog, parse_catalog
@@ -150,6 +151,7 @@ class HostedLLM:
         recording = Recording(self._journal, request, self.writer)
         generation = Generation(request, self._catalog, self.policies, recording, self.counting.attempt)
         apart = contextvars.Context()  # Serve cancels what a call started in its own context
+        apart.run(TENANT.set, request.tenant)
         task = asyncio.create_task(self._run(name, request, generation), name=request.name, context=apart)
         self._running[name] = (generation, task)
         return task

@@ -113,8 +113,8 @@ class Indexer:
             with contextlib.suppress(Exception):  # their lease runs out
                 await self._outbox.release(ids)
             raise
-        for (_, event), error in failed.items():
-            log.error("row %d of the outbox cannot be indexed: %s", event, error)
+        for (tenant, event), error in failed.items():
+            log.error("row %d of the outbox cannot be indexed: %s", event, error, extra={"tenant": tenant})
             self.figures.set_aside += await self._outbox.fail([event], f"{type(error).__name__}: {error}")
         rest = [id for id in ids if id not in {event for _, event in failed}]
         self.figures.done += await self._outbox.confirm(known.generation, rest)

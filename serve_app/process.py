@@ -4,6 +4,8 @@ import gc
 
 from serve_app.clock import Clock
 from serve_app.ingress.logs import configure_logging
+from serve_app.redaction import KNOWN, secrets_of
+from serve_app.settings import Settings
 
 YOUNG, MIDDLE, OLD = 2000, 10, 200
 """Python's default is 700, 10, 10. A full collection stops everything while it looks at all that waits: with two
@@ -14,8 +16,9 @@ _clock = Clock()
 
 
 def prepare(log_level: str) -> None:
-    """Logs as JSON, pauses that nobody notices, an eye on the clock. Serve freezes what is there after the start
-    (`gc.freeze`)."""
+    """Logs as JSON without secrets, pauses that nobody notices, an eye on the clock. Serve freezes what is there after
+    the start (`gc.freeze`)."""
+    KNOWN.learn(secrets_of(Settings()))
     configure_logging(log_level)
     collect_seldom()
     _clock.watch()

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends
 from starlette.requests import Request
 
+from domain.acting import TENANT
 from domain.limits import Use
 from domain.permissions import Permission
 from domain.tenant import Caller
@@ -32,6 +33,7 @@ async def authenticated(request: Request) -> Caller:
     visit.tenant, visit.caller = caller.tenant, caller.key_id
     if caller.user is not None and (identity := parts_of(request).identity) is not None:
         identity.last_active.saw(caller.tenant, caller.user)
+    TENANT.set(caller.tenant)
     return caller
 
 

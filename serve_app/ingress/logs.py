@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, to standard error. Never the text of a message, never a key."""
+"""Structured logs: one JSON object a line, to standard error. Never the text of a message, never a secret."""
 
 import logging
 import sys
@@ -8,7 +8,11 @@ from typing import Any
 
 import orjson
 
+from domain.acting import TENANT
 from serve_app.ingress.context import Visit
+from serve_app.redaction import KNOWN, install
+
+_MORE = ("conversation_id", "turn_id")  # what records of ours carry beside their words
 
 
 def write(event: str, **fields: Any) -> None:
@@ -16,7 +20,7 @@ def write(event: str, **fields: Any) -> None:
     line = {"at": round(time.time(), 3), "event": event, **{k: v for k, v in fields.items() if v is not None}}
     stream = sys.__stderr__  # Serve puts its own logger, which drops INFO, in the place of sys.stderr
     if stream is not None:
-        stream.write(orjson.dumps(line, default=str).decode() + "\n")
+        stream.write(KNOWN.masked(orjson.dumps(line, default=str).decode()) + "\n")
 
 
 def access(visit: Visit, method: str, route: str, status: int, seconds: float) -> None:
@@ -57,13 +61,17 @@ class _Lines(logging.Handler):
             "log",
             level=record.levelname,
             logger=record.name,
+            tenant=getattr(record, "tenant", None) or TENANT.get(),
             message=record.getMessage(),
-            error=None if error is None else type(error).__name__,
+            error=getattr(record, "error_type", None) if error is None else type(error).__name__,
+            **{name: getattr(record, name, None) for name in _MORE},
         )
 
 
 def configure_logging(level: str = "INFO") -> None:
-    """Send what the service's loggers (`brain`, `brain.*`) say, from `level` on, through `write`."""
+    """Send what the service's loggers (`brain`, `brain.*`) say, from `level` on, through `write`; and no
+    logger of this process shows a secret."""
+    install()
     logger = logging.getLogger("brain")
     logger.handlers = [_Lines()]
     logger.propagate = False

@@ -6,6 +6,7 @@ from time import perf_counter
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from domain.acting import TENANT
 from domain.ids import new_id
 from serve_app.ingress import logs, metrics
 from serve_app.ingress.context import TRACEPARENT, Visit
@@ -42,7 +43,7 @@ class Around:
             await send(message)
 
         body = _Body(receive, self._settings.max_body)
-        token = TRACEPARENT.set(visit.traceparent)
+        token, acting = TRACEPARENT.set(visit.traceparent), TENANT.set(None)
         try:
             if length > self._settings.max_body:
                 await body.drain(min(length, _DRAIN))
@@ -58,6 +59,7 @@ class Around:
             await internal_error()(scope, receive, answer)
         finally:
             TRACEPARENT.reset(token)
+            TENANT.reset(acting)
             if visit.admitted is not None:
                 visit.admitted.leave()
             if visit.entry is not None:

@@ -116,8 +116,8 @@ class Parts:
     the whole service. `registry`: where models are registered and tenants' settings are kept. `find_token`: the caller
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
-    `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller flushes
-    one.
+    `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller
+    flushes one.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """

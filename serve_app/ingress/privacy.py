@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Request
@@ -25,7 +25,10 @@ public = APIRouter(tags=["privacy"])
 Exports = Annotated[Caller, needs(Permission.DATA_EXPORT)]
 Erases = Annotated[Caller, needs(Permission.DATA_ERASE)]
 _LINES = {"content": {"application/x-ndjson": {}}, "description": "a JSON object a line; `object` says what it is"}
-_RECEIPTS = {200: {"model": ErasureReceipt}, 202: {"model": ErasureReceipt, "description": "not done yet: ask again"}}
+_RECEIPTS: dict[int | str, dict[str, Any]] = {
+    200: {"model": ErasureReceipt},
+    202: {"model": ErasureReceipt, "description": "not done yet: ask again"},
+}
 LONGEST = 255  # characters of a user's name, as conversations take it: it may hold a slash, too
 
 

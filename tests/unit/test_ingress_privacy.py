@@ -1,4 +1,4 @@
-"""Export and erasure through the API: who may, what comes out, and that receipts can be checked by what is published."""
+"""Export and erasure through the API: who may, what comes out, and receipts that anybody can check."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
