@@ -58,7 +58,7 @@ class Known:
         self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
     def masked(self, text: str) -> str:
-        if self._pattern is not None:
+        if self._pattern is not None and any(value in text for value in self._values):
             text = self._pattern.sub(MASK, text)
         low = text.lower()
         if any(hint in low for hint in _HINTS):
