@@ -68,6 +68,7 @@ class HostedLLM:
         self.policies = Composed(self._wires, self.counting, breakers, sleep, monotonic)
         self.told: Callable[[Outcome], None] = lambda outcome: None  # hears of each generation's end once
         self.failing: Callable[[], None] = lambda: None  # called before a failure is told to anyone
+        self.opens: Callable[[Catalog], None] = lambda catalog: None  # opens the sealed keys of another catalog
         self._interval, self._eager = beat, eager
         self._running: dict[Name, tuple[Generation, asyncio.Task[Outcome]]] = {}
         self._finished: OrderedDict[Name, tuple[float, Outcome]] = OrderedDict()
@@ -94,6 +95,7 @@ class HostedLLM:
             catalog = parse_catalog(user_config)
             places = {model.tokenizer for provider in catalog.providers for model in provider.models}
             await asyncio.to_thread(self.counting.load, [place for place in places if place is not None])
+            self.opens(catalog)
             self._catalog = catalog
 
     async def check_health(self) -> None:

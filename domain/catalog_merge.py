@@ -85,8 +85,8 @@ def merge(configured: Catalog, entries: Iterable[CatalogEntry]) -> Merged:
 def registrable(name: str, entry: Mapping[str, Any], configured: Catalog) -> Provider:
     """The provider of an entry, as far as it may be registered while the service runs; raises `InvalidEntry`.
 
-    A key is the name of an environment variable or of a file. The service's own secrets are no provider's key: whoever
-    may register providers could otherwise have them sent anywhere.
+    A key is the name of an environment variable or of a file, or it is sealed. The service's own secrets are no
+    provider's key: whoever may register providers could otherwise have them sent anywhere.
     """
     if not _NAME.fullmatch(name) or name in _RESERVED:
         raise InvalidEntry("name: 1 to 64 letters, digits, '.', '_' and '-', and not 'providers'", "name")
@@ -153,7 +153,7 @@ def _check_reach(provider: Provider) -> None:
         raise InvalidEntry("key: the service's own variables are no provider's key", "key")
     if provider.key_file is not None and not provider.key_file.startswith("/"):
         raise InvalidEntry("key_file: must be an absolute path", "key_file")
-    if provider.key is not None and provider.key_file is not None:
+    if sum(place is not None for place in (provider.key, provider.key_file, provider.sealed_key)) > 1:
         raise InvalidEntry("key: give either key or key_file", "key")
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, PrivateAttr, field_validator, model_validator
 
 from domain.local_model import VllmOptions
 from domain.message import Usage
@@ -125,6 +125,11 @@ class Model(Strict):
         return ((usage.prompt_tokens - cached) * full + cached * reduced + usage.completion_tokens * out) / 1_000_000
 
 
+def is_reference(key: str) -> bool:
+    """Whether it is `${NAME}`, and no key itself."""
+    return _REFERENCE.match(key) is not None
+
+
 class Provider(Strict):
     """Where models are called. Keys are references: Serve shows `user_config` to whoever reads its REST API."""
 
@@ -133,19 +138,34 @@ class Provider(Strict):
     base_url: str | None = None
     key: str | None = Field(None, description="`${NAME}` of an environment variable")
     key_file: str | None = None
+    sealed_key: dict[str, str] | None = Field(None, description="of a registered provider: its key, under a master key")
     timeouts: Timeouts = Timeouts()
     retries: int = Field(2, ge=0, le=10, description="more tries before the first token")
     max_connections: int = Field(256, gt=0, description="calls at once in one replica")
     max_waiting: int = Field(2048, ge=0, description="calls that may wait for one of them, over all tenants")
     breaker: Breaker = Breaker()
     models: list[Model] = []
+    _opened: str | None = PrivateAttr(None)
 
     @field_validator("key")
     @classmethod
     def only_references(cls, key: str | None) -> str | None:
-        if key is not None and not _REFERENCE.match(key):
+        if key is not None and not is_reference(key):
             raise ValueError("a provider's key stands here only as ${NAME}, or in a file named by key_file")
         return key
+
+    @property
+    def opened_key(self) -> str | None:
+        """What `sealed_key` holds, in a process that calls the provider; in no dump and no `repr`."""
+        return self._opened
+
+    def open_with(self, key: str | None) -> None:
+        self._opened = key
+
+    @property
+    def seal_name(self) -> str:
+        """What a sealed key is bound to: it opens for no other provider and is sent to no other address."""
+        return f"provider-key:{self.name}:{self.base_url}"
 
     @model_validator(mode="after")
     def hosted_needs_url(self) -> "Provider":

@@ -18,6 +18,7 @@ from domain.generation import GenerationRequest, Outcome
 from domain.model import Catalog, parse_catalog
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.generation_metrics import GenerationMetrics
+from serve_app.provider_keys import open_keys
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from storage.breakers import RedisBreakers
@@ -53,6 +54,8 @@ class Generating:
             "vllm": VllmWire(engines),
         }
         self.llm = HostedLLM(self._journal, Catalog(), wires=wires, breakers=self._breakers, eager=eager)
+        keys = self._settings.master_keys
+        self.llm.opens = lambda catalog: open_keys(keys, catalog)
         self._metrics = MetricsPage(deployment, self._redis)
         self.llm.told = GenerationMetrics(self.llm, self._metrics.registry).told
 

@@ -159,6 +159,7 @@ class IngressReplica:
                 partial(delete_tenant, self._pool),
                 self._used,
             ),
+            master_keys=settings.master_keys,
             privacy=self._privacy(settings.master_keys, HandleHosts(host)),
             settings=IngressSettings(
                 version=version(), server_adds_request_id=True, admission_wait=settings.admission_wait_s

@@ -33,10 +33,15 @@ class AccessChange:
 
 def key_hash(api_key: str, pepper: bytes = b"") -> bytes:
     """What is kept of a key: HMAC-SHA-256 under `pepper`, which no database holds; without one, as of keys made before,
-    SHA-256. Keys hold 256 random bits, so a fast hash is enough (no guessing to slow down)."""
+    SHA-256. Keys hold 256 random bits, so a fast hash is enough (no guessing to slow down). It ends with the name of
+    its pepper, so that what a replaced one still holds can be counted."""
     if not pepper:
         return hashlib.sha256(api_key.encode()).digest()
-    return hmac.digest(pepper, api_key.encode(), "sha256")
+    return hmac.digest(pepper, api_key.encode(), "sha256") + pepper_name(pepper)
+
+
+def pepper_name(pepper: bytes) -> bytes:
+    return hashlib.sha256(b"brain:pepper:" + pepper).digest()[:4]
 
 
 def shown(api_key: str) -> str:

@@ -230,9 +230,11 @@ class PostgresErasure:
             )
             callers = [user, *keys]
             gone = await lent.fetch(
-                "DELETE FROM brain.idempotency WHERE tenant_id = $1 AND caller = ANY ($2) RETURNING 1",
+                "DELETE FROM brain.idempotency WHERE tenant_id = $1 AND (caller = ANY ($2) OR response->>'id' = $3)"
+                " RETURNING 1",
                 who.tenant,
                 callers,
+                user,
             )
             unlinked = await lent.fetchval("SELECT brain.unlink_usage($1, $2, NULL)", [user], callers, timeout=LONGEST)
             await lent.execute(

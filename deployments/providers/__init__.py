@@ -90,7 +90,7 @@ class Reattaches(Protocol):
 
 
 def resolve_key(provider: Provider) -> str | None:
-    """The provider's key, from this process's environment or its file; None where it has none.
+    """The provider's key, from this process's environment, its file, or as it was opened; None where it has none.
 
     Raises a final `ProviderFailure` that names the place, never the key.
     """
@@ -103,6 +103,8 @@ def resolve_key(provider: Provider) -> str | None:
             key = Path(provider.key_file).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             key = ""
+    elif provider.sealed_key is not None:
+        place, key = "the database: its master key is not at hand", provider.opened_key or ""
     else:
         return None
     if not key or not key.isascii() or not key.isprintable():

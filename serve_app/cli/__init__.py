@@ -11,6 +11,7 @@ from serve_app.cli import (
     bench,
     caches,
     chat_command,
+    data,
     db,
     haproxy_command,
     intents,
@@ -19,6 +20,7 @@ from serve_app.cli import (
     reindex,
     roles,
     route,
+    secrets,
     seed,
     settings_command,
     tenants,
@@ -45,6 +47,9 @@ app.command("seed")(seed.seed)
 app.add_typer(users.app, name="users")
 app.add_typer(caches.app, name="caches")
 app.add_typer(db.app, name="db")
+app.add_typer(data.app, name="data")
+app.command("verify-receipt")(data.verify_receipt)
+app.add_typer(secrets.app, name="secrets")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(outbox.app, name="outbox")

@@ -94,6 +94,15 @@ class Client:
         except BROKEN as error:
             raise Refusal(f"{self._unreachable(error)}: start one with `brain up`, or name it with --url") from None
 
+    async def download(self, method: str, path: str) -> aiohttp.ClientResponse:
+        """As `call`, for an answer that is no single JSON object: its body is still to read."""
+        try:
+            return await self._open(method, path)
+        except Busy as error:
+            raise Refusal(f"{error.reason}: try again later, or name another address with --url") from None
+        except BROKEN as error:
+            raise Refusal(f"{self._unreachable(error)}: start one with `brain up`, or name it with --url") from None
+
     async def _once(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         response = await self._open(method, path, **options)
         try:

@@ -13,9 +13,9 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, RootModel, ValidationError
 from starlette.responses import Response
 
-from domain.catalog_merge import invalid_entry, stored_form, with_model, without_model
+from domain.catalog_merge import invalid_entry, registrable, stored_form, with_model, without_model
 from domain.errors import NotFound, Unavailable
-from domain.model import Model, Provider
+from domain.model import Model, Provider, is_reference
 from domain.tenant import Caller
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.ingress import logs
@@ -28,7 +28,9 @@ from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import Problem
 from serve_app.ingress.model_settings import registry_of
 from serve_app.ingress.parts import parts_of
-from serve_app.ingress.registering import Registered, edited, etag, if_match, removed, view_of
+from serve_app.ingress.registering import Change, Registered, edited, etag, if_match, removed, view_of
+from serve_app.provider_keys import sealed
+from storage.sealing import MasterKeys
 
 router = APIRouter(prefix="/api/v1/admin/models", tags=["administration"])
 _TOLD = ("object", "origin", "version", "removed", "problem")  # of an answer that is sent back, not the sender's to set
@@ -36,6 +38,12 @@ _TOLD = ("object", "origin", "version", "removed", "problem")  # of an answer th
 
 class ProviderPut(Provider):
     name: str = Field("", description="that of the path, if it is given")
+    key: str | None = Field(
+        None, description="`${NAME}` of an environment variable, or the key itself: it is sealed and never shown again"
+    )
+    sealed_key: bool = Field(  # type: ignore[assignment]
+        False, description="true: the key that is sealed already stays; `base_url` must be the same then"
+    )
 
 
 class ModelPut(Model):
@@ -69,10 +77,12 @@ async def get_provider(request: Request, who: RegistersModels, name: str) -> Res
     openapi_extra=takes(ProviderPut),
 )
 async def put_provider(request: Request, who: RegistersModels, name: str) -> Response:
-    """Register a provider, or replace it whole. Keys: `${NAME}` of the replicas' environment, or a file's name."""
-    watch = registry_of(parts_of(request))
+    """Register a provider, or replace it whole. Its key: `${NAME}` of the replicas' environment, a file's name, or the
+    key itself, which is kept sealed and is shown to nobody."""
+    parts = parts_of(request)
+    watch = registry_of(parts)
     fields = await _fields(request)
-    found = await edited(watch, name, lambda now: fields, if_match(request))
+    found = await edited(watch, name, _with_key(parts.master_keys, watch, name, fields), if_match(request))
     await _told(request, watch, who, "provider.put", name, version=found.version)
     return _provider_answer(found)
 
@@ -130,6 +140,27 @@ async def delete_model(request: Request, who: RegistersModels, provider: str, mo
     found = await edited(watch, provider, change, if_match(request))
     await _told(request, watch, who, "model.delete", provider, model_id, found.version)
     return Answer({"id": model_id, "object": "model", "deleted": True})
+
+
+def _with_key(keys: MasterKeys | None, watch: CatalogWatch, name: str, fields: Mapping[str, Any]) -> Change:
+    """What is stored of the fields: a key that stands there itself is sealed, one that is kept is the present one."""
+    kept, key = fields.get("sealed_key", False), fields.get("key")
+    if not isinstance(kept, bool):
+        raise Problem(422, "sealed_key: true keeps the key that is there, false does not", "sealed_key")
+
+    def change(now: Registered | None) -> Mapping[str, Any]:
+        entry = {field: value for field, value in fields.items() if field != "sealed_key"}
+        if keys is not None and isinstance(key, str) and not is_reference(key):
+            del entry["key"]
+            entry["sealed_key"] = sealed(keys, registrable(name, entry, watch.configured), key)
+        elif kept:
+            present = None if now is None or now.removed or now.problem else now.provider
+            if present is None or present.sealed_key is None or present.base_url != fields.get("base_url"):
+                raise Problem(422, "sealed_key: there is no key for this address: give it once more", "sealed_key")
+            entry["sealed_key"] = present.sealed_key
+        return entry
+
+    return change
 
 
 async def _fields(request: Request) -> dict[str, Any]:
@@ -197,8 +228,10 @@ def _model_answer(found: Registered, model: Model) -> Answer:
 
 
 def _provider_json(found: Registered) -> dict[str, Any]:
-    """The key as the name of its place. A configured address may hold credentials: they are left out."""
+    """The key as the name of its place, or that there is a sealed one. A configured address may hold credentials: they
+    are left out."""
     content = found.provider.model_dump(mode="json", by_alias=True)
+    content["sealed_key"] = found.provider.sealed_key is not None
     if content.get("base_url"):
         content["base_url"] = _without_credentials(content["base_url"])
     return {

@@ -202,9 +202,11 @@ class ModelTestAnswer(BaseModel):
 
 class RegisteredProvider(Provider):
     """A provider as it stands in the catalog. `origin`: where it comes from; `removed`: an operator has hidden the
-    configuration's; `problem`: why the database's entry is left out. `key` is the name of a place, never the key."""
+    configuration's; `problem`: why the database's entry is left out. `key` is the name of a place, never the key;
+    `sealed_key`: whether one is kept sealed."""
 
     object: Literal["provider"] = "provider"
+    sealed_key: bool  # type: ignore[assignment]
     origin: Origin
     version: int
     removed: bool

@@ -48,6 +48,7 @@ from storage.limits import RedisLimits
 from storage.platform import PostgresPlatform
 from storage.reader import PostgresReader
 from storage.roles import PostgresRoles
+from storage.sealing import MasterKeys
 from storage.tenants import PostgresTenants
 
 
@@ -117,7 +118,7 @@ class Parts:
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
     `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller
-    flushes one.
+    flushes one. `master_keys`: seal providers' keys; without them none is taken.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -142,6 +143,7 @@ class Parts:
     administration: Administration | None = None
     tenants: TenantsSettings = field(default_factory=UsualSettings)
     privacy: Privacy | None = None
+    master_keys: MasterKeys | None = None
     find_token: Find = nobody
     watch: AccessWatch | None = None
     identity: Identity | None = None
