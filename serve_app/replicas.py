@@ -43,11 +43,11 @@ from storage import complexity_scorers
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.compatibility import check_pool
-from storage.conversations import PostgresConversations
 from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
+from storage.masking import MaskedConversations, PostgresMasks
 from storage.postgres import open_pool
 from storage.reader import PostgresReader
 from storage.recall import PostgresRecall
@@ -92,7 +92,9 @@ class HostReplica:
         context = serve.get_replica_context()
         peers = HandleHosts(serve.get_deployment_handle(context.deployment, context.app_name))
         self._host = ConversationHost(
-            store=(UnwrittenConversations if settings.bench_no_postgres_writes else PostgresConversations)(self._pool),
+            store=UnwrittenConversations(self._pool)
+            if settings.bench_no_postgres_writes
+            else MaskedConversations(self._pool, PostgresMasks(self._pool).masks),
             leases=self._leases,
             journal=self._journal,
             llm=HandleLanguageModel(llm, places(local)),
