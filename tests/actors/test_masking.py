@@ -64,7 +64,7 @@ async def test_what_is_stored_and_what_the_model_is_told_is_masked(world, rows, 
 
 async def test_a_reply_is_streamed_as_it_came_and_kept_masked_at_the_same_places(world, rows, asked):
     host, key = asked
-    accepted = await host.send(make_send(key, f"{SAID}", model="mock,n=12"))
+    accepted = await host.send(make_send(key, SAID, model="mock,n=12,itl=3"))
     live = await world.events(key.tenant, accepted.turn.id, Position())
     stored = await world.store.ended(key.tenant, accepted.turn.id)
     assert stored is not None and stored.message is not None

@@ -34,7 +34,6 @@ ORDINARY = (
     "3 x 12,50 is 37,50 EUR",
     "version 1.2.3 and 10.20.300.4",
     "tracking 1Z999AA10123456784",
-    "DE89 3704 0044 0532 0130 01",
     "4111 1111 1111 1112",
     "user@localhost, @home, a@b",
     "std::vector<int> and ::",
