@@ -394,3 +394,33 @@ async def test_journals_of_other_turns_stay(whole):
     left = {key.decode() async for key in whole.redis.scan_iter(match=f"brain:{ten}:*")}
     assert len(left) == 6 and all(turns[1] in key for key in left)
     assert await forget_journals(whole.redis, ten, [(turns[0], 2)]) == 0
+
+
+async def test_with_redis_away_everything_else_is_erased(whole):
+    async def away(tenant, turns):
+        raise ConnectionError("Redis is away")
+
+    tenant = await whole.tenant()
+    await talk(whole, await whole.conversation(tenant, "ann"), "hello")
+    erasing = Erasing(whole.store, whole.host, Receipts((SEED,)), away, whole.memory, wait=0.0)
+    receipt = await whole.erased(erasing, lambda one: one.user(owner_of(tenant), "ann"))
+    assert receipt["removed"]["journals"] == 0 and receipt["removed"]["messages"] == 2
+
+
+async def test_a_host_that_does_not_answer_leaves_the_rest_for_the_next_time(whole, monkeypatch):
+    tenant = await whole.tenant()
+    for _ in range(3):
+        await talk(whole, await whole.conversation(tenant, "ann"), "hello")
+    delete, calls = whole.host.delete, []
+
+    async def sometimes(key):
+        calls.append(key)
+        if len(calls) == 2:
+            raise Unavailable("the host is away")
+        await delete(key)
+
+    monkeypatch.setattr(whole.host, "delete", sometimes)
+    with pytest.raises(Unavailable):
+        await whole.erasing().user(owner_of(tenant), "ann")
+    receipt = await whole.erased(whole.erasing(), lambda one: one.user(owner_of(tenant), "ann"))
+    assert receipt["removed"]["conversations"] == 3

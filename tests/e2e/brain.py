@@ -302,7 +302,7 @@ def resumed(brain: Brain, stream: Stream, timeout: float = 60) -> list[dict[str,
 
 
 @contextmanager
-def mock_provider(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
+def mock_provider(folder: Path, host: str = "127.0.0.1", key: str = "k") -> Iterator[str]:
     """The mock provider in a process of its own; its URL."""
     ready = folder / "mock.ready"
     ready.unlink(missing_ok=True)
@@ -317,7 +317,7 @@ def mock_provider(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
         "--ready-file",
         str(ready),
         "--key",
-        "k",
+        key,
     ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
