@@ -25,7 +25,8 @@ INSERT INTO brain.budgets (tenant_id, starts, hard_usd, spent_usd, reserved_usd)
     VALUES (%(tenant)s, '-infinity', 10, 1.000000000000000000000000000001, 0.5);
 INSERT INTO brain.reservations VALUES (%(tenant)s, 'turn_y', 0.5, 'infinity');
 INSERT INTO brain.providers (name, entry, version) VALUES (left(%(tenant)s, 60), %(settings)s, 0);
-INSERT INTO brain.erasures (tenant_id, id, kind, subject, removed) VALUES (%(tenant)s, 'rcpt_x', 'user', '\\x00ff', '{}');
+INSERT INTO brain.erasures (tenant_id, id, kind, subject, removed)
+    VALUES (%(tenant)s, 'rcpt_x', 'user', '\\x00ff', '{}');
 INSERT INTO brain.erasure_steps (tenant_id, erasure_id, conversation_id, counts, turns)
     VALUES (%(tenant)s, 'rcpt_x', %(odd)s, '{}', '[]');
 INSERT INTO brain.receipt_keys (kid, public) VALUES (%(tenant)s, %(settings)s);
