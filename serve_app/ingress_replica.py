@@ -29,7 +29,7 @@ from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
 from serve_app.version import version
-from storage import receipts
+from storage import erasure, receipts
 from storage.access import API_KEYS
 from storage.audit import PostgresAudit
 from storage.breakers import RedisBreakers
@@ -184,7 +184,7 @@ class IngressReplica:
 
     def _privacy(self, keys: MasterKeys, hosts: Hosts) -> Privacy:
         erasing = Erasing(
-            PostgresErasure(self._pool, keys.derived(receipts.PURPOSE)),
+            PostgresErasure(self._pool, keys.derived(erasure.PURPOSE)),
             hosts,
             receipts.Receipts(keys.derived(receipts.PURPOSE)),
             lambda tenant, turns: forget_journals(self._redis, tenant, turns),

@@ -18,6 +18,7 @@ from storage.audit import record
 from storage.postgres import Connection, Pool, call, reading
 from storage.retry import again
 
+PURPOSE = "erasures"  # among those of a master key
 Kind = Literal["user", "tenant"]
 Turns = list[tuple[str, int]]
 LONGEST = 300.0  # seconds of one statement: a large tenant's ledger is read whole
