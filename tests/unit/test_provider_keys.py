@@ -14,13 +14,15 @@ from benchmarks.mock_provider import MockProvider, serve
 from deployments.hosted_llm import HostedLLM
 from deployments.providers import ProviderFailure, resolve_key
 from domain.catalog_merge import InvalidEntry
-from domain.generation import GenerationRequest
+from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
 from domain.model import Catalog, Provider, parse_catalog
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.cli import app
-from serve_app.ingress import IngressSettings
+from serve_app.generating import Generating
+from serve_app.ingress import IngressSettings, logs
 from serve_app.provider_keys import open_keys, sealed
+from serve_app.redaction import MASK
 from storage.access import API_KEYS, Access, key_hash
 from storage.bootstrap import bootstrap
 from storage.catalog import CachedSettings, PostgresCatalog
@@ -32,6 +34,7 @@ from tests.unit.ingress_world import CATALOG, World, world
 
 OLD, NEW = "a1" * 32, "b2" * 32
 CANARY = "sk-live-C4nary-of-a-provider"
+PLAIN = "no look of a key"
 URL = "http://10.0.0.9/v1"
 PATH = "/api/v1/admin/models/providers/"
 BODY = {"base_url": URL, "key": CANARY, "models": [{"id": "sealed-one"}]}
@@ -249,3 +252,30 @@ async def test_rotate_says_what_still_needs_the_old_master_key(
     monkeypatch.setenv("BRAIN_MASTER_KEY", "d4" * 32)
     lost = await asyncio.to_thread(rotate)
     assert lost.exit_code == 1 and "no master key at hand opens the key of provider hidden" in lost.output
+
+
+async def test_the_process_that_generates_opens_what_the_ingress_sealed(
+    made: World, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BRAIN_DATABASE_URL", database_url)
+    monkeypatch.setenv("BRAIN_REDIS_URL", redis_url)
+    monkeypatch.setenv("BRAIN_MASTER_KEY", f"{NEW},{OLD}")
+    runner, url = await serve(MockProvider(PLAIN))
+    put = await made.http.put(
+        PATH + "hidden", json={**BODY, "key": PLAIN, "base_url": url, "models": [{"id": "mock*"}]}
+    )
+    assert put.status_code == 200, put.text
+    generating = Generating("HostedLLM", {})
+    await generating.start()
+    try:
+        await generating.configure({})
+        request = GenerationRequest("ten_x", new_id("turn"), 1, "mock,n=4", [{"role": "user", "content": "hi"}])
+        outcome = await generating.generate(request)
+        assert isinstance(outcome, Outcome) and outcome.ending == "completed", outcome
+        logs.write("canary", words=PLAIN)
+        assert f'"words":"{MASK}"' in capfd.readouterr().err, (
+            "what calls a provider knows its key, and shows it nowhere"
+        )
+    finally:
+        await generating.close()
+        await runner.cleanup()
