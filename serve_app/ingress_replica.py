@@ -162,7 +162,10 @@ class IngressReplica:
             master_keys=settings.master_keys,
             privacy=self._privacy(settings.master_keys, HandleHosts(host)),
             settings=IngressSettings(
-                version=version(), server_adds_request_id=True, admission_wait=settings.admission_wait_s
+                version=version(),
+                server_adds_request_id=True,
+                admission_wait=settings.admission_wait_s,
+                edge=settings.edge,
             ),
         )
         self._identity.start(self._access)

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from serve_app import edge_rules
+from serve_app.edge_rules import EdgeRules, Proxies
 from storage.sealing import MasterKeys
 
 DEFAULT_DATA = Path("~/.local/share/brain")
@@ -41,6 +43,29 @@ class Settings(BaseSettings):
         " pinecone://INDEX-HOST; a folder below BRAIN_DATA if not given",
     )
     vectors_key: SecretStr | None = Field(None, description="key of a hosted BRAIN_VECTORS_URL")
+    cors_origins: str = Field(
+        "", description="origins whose pages may ask from a browser, as https://app.example.com, with commas; none"
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="names under which clients reach the API, as api.example.com or *.example.com, with commas; any if"
+        " not given",
+    )
+    trusted_proxies: str = Field(
+        edge_rules.LOOPBACK,
+        description="addresses and networks of load balancers, which may say for whom they ask (x-forwarded-for)",
+    )
+    hsts_s: int = Field(
+        0,
+        ge=0,
+        description="seconds for which browsers shall use HTTPS alone (HSTS), where TLS is in front; 0: not told",
+    )
+    body_wait_s: float = Field(30, gt=0, description="seconds that the body of a request may take to come")
+    outgoing_allowed: str = Field(
+        "",
+        description="hosts, host:port or networks, with commas, that URLs set by tenants may lead to though they are"
+        " private or not HTTPS: for development",
+    )
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     embedder_model: str = Field(
         "packaged", description="sentence-transformers model of the embedder; `packaged` needs no download"
@@ -99,6 +124,13 @@ class Settings(BaseSettings):
         False, description="for measuring what durability costs: turns are kept in memory only, and lost"
     )
 
+    @field_validator("cors_origins", "allowed_hosts", "trusted_proxies")
+    @classmethod
+    def _readable(cls, value: str, info: ValidationInfo) -> str:
+        parse = {"cors_origins": edge_rules.origins, "allowed_hosts": edge_rules.hosts}
+        parse.get(info.field_name or "", edge_rules.networks)(value)
+        return value
+
     def required(self, field: str) -> str:
         """The plain text of a secret that this process cannot do without; raises ValueError naming its variable."""
         value = getattr(self, field)
@@ -119,6 +151,16 @@ class Settings(BaseSettings):
     def issuer_url(self) -> str:
         """`issuer`, or the address that the API listens on."""
         return (self.issuer or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def edge(self) -> EdgeRules:
+        return EdgeRules(
+            origins=edge_rules.origins(self.cors_origins),
+            hosts=edge_rules.hosts(self.allowed_hosts),
+            proxies=Proxies(edge_rules.networks(self.trusted_proxies)),
+            hsts=self.hsts_s,
+            body_wait=self.body_wait_s,
+        )
 
     @property
     def data_folder(self) -> Path:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 
+from serve_app.edge_rules import EdgeRules
 from serve_app.embedded import haproxy, leftovers
 from serve_app.embedded.child import Child, Command
 from serve_app.embedded.folder import DataFolder
@@ -25,8 +26,17 @@ class RayNode:
 
     name = "ray"
 
-    def __init__(self, folder: DataFolder, ports: Ports, environment: Mapping[str, str], host: str, port: int) -> None:
+    def __init__(
+        self,
+        folder: DataFolder,
+        ports: Ports,
+        environment: Mapping[str, str],
+        host: str,
+        port: int,
+        edge: EdgeRules | None = None,
+    ) -> None:
         self.folder = folder
+        self.edge = edge
         self.ports = ports
         self.host, self.port = host, port
         self.runtime = folder.runtime()
@@ -46,7 +56,7 @@ class RayNode:
             (self.runtime / name).mkdir(exist_ok=True, mode=0o700)  # Ray opens its own folder to everyone
         if os.geteuid() == 0:
             self.runtime.chmod(0o711)  # PostgreSQL's user passes through it to its socket
-        haproxy.write_program(self.runtime / "h" / "haproxy", (self.host, self.port))
+        haproxy.write_program(self.runtime / "h" / "haproxy", (self.host, self.port), rules=self.edge)
         await asyncio.to_thread(self._forget_old_sessions)
         self.child = await Child.start(
             Command(

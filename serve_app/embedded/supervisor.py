@@ -105,7 +105,7 @@ class Supervisor:
             self.database_url, admin_url = postgres.url(), postgres.url(OWNER)
         if redis:
             self.redis_url = redis.url
-        self.ray = RayNode(self.folder, chosen, self._replicas_environment(), plan.host, plan.port)
+        self.ray = RayNode(self.folder, chosen, self._replicas_environment(), plan.host, plan.port, settings.edge)
         self.parts = [part for part in (postgres, redis, self.ray) if part is not None]
         async with asyncio.TaskGroup() as group:
             group.create_task(self._bring_up(self.ray, "Ray"))

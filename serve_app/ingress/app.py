@@ -37,6 +37,7 @@ from serve_app.ingress import (
     user_sessions,
     users,
 )
+from serve_app.ingress.docs_page import ROUTES
 from serve_app.ingress.documents import describe
 from serve_app.ingress.errors import add_error_answers
 from serve_app.ingress.middleware import Around
@@ -89,12 +90,14 @@ def create_app(parts: Parts) -> FastAPI:
         title="The Brain",
         version=parts.settings.version,
         description="A multi-tenant chat service: conversations, turns, streams, and an OpenAI-compatible API.",
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
     app.state.parts = parts
     for router in _ROUTERS:
         app.include_router(router)
+    app.router.routes.extend(ROUTES)
     add_error_answers(app)
     app.add_middleware(Around, settings=parts.settings)
     describe(app)

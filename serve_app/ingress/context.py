@@ -15,7 +15,7 @@ TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 @dataclass(slots=True)
 class Visit:
     """One request. `began` is on the clock of `time.perf_counter`. `entry`: what it took of its caller's limits, which
-    `limits` tells."""
+    `limits` tells. `client`: the address that it comes from, as far as proxies that the settings trust tell."""
 
     request_id: str
     began: float
@@ -27,6 +27,7 @@ class Visit:
     admitted: Admitted | None = None
     entry: Entry | None = None
     limits: Headers = field(default_factory=list)
+    client: str = ""
 
     def elapsed(self) -> float:
         return perf_counter() - self.began

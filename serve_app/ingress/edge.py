@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from domain.ids import new_id
-from serve_app.ingress.middleware import SANE_ID
+from serve_app.ingress.heads import SANE_ID
 
 _SERVES_OWN = frozenset((b"x-request-disconnect-disabled", b"x-request-timeout-seconds", b"x-session-id"))
 _MULTIPLEXED = b"serve_multiplexed_model_id"

@@ -20,9 +20,12 @@ _KINDS = {
     403: ("permission_error", "forbidden"),
     404: ("not_found_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
+    408: ("invalid_request_error", "body_too_slow"),
     409: ("conflict_error", "conflict"),
     413: ("invalid_request_error", "body_too_large"),
+    414: ("invalid_request_error", "uri_too_long"),
     422: ("invalid_request_error", "invalid_request"),
+    431: ("invalid_request_error", "head_too_large"),
 }
 NO_RETRY = {"x-should-retry": "false"}
 

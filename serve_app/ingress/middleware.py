@@ -1,62 +1,72 @@
-"""Around every request, as plain ASGI: its id, the limit of its body, headers, its line in the log, the last resort."""
+"""Around every request, as plain ASGI: its head, limits of its body, headers, its line in the log, the last resort."""
 
-import re
-from time import perf_counter
+import asyncio
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.acting import TENANT
-from domain.ids import new_id
 from serve_app.ingress import logs, metrics
 from serve_app.ingress.context import TRACEPARENT, Visit
 from serve_app.ingress.errors import Problem, answer_of, internal_error
+from serve_app.ingress.guards import added, always, shared
+from serve_app.ingress.heads import Head
 from serve_app.ingress.limiting import leave
 from serve_app.ingress.parts import IngressSettings
 
-SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _DRAIN = 8 * 1024 * 1024  # bytes of a body too large that are read and forgotten, so that its sender reads the answer
 _METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"))
 
 
 class Around:
     def __init__(self, app: ASGIApp, settings: IngressSettings) -> None:
-        self._app, self._settings = app, settings
+        self._settings, self._rules = settings, settings.edge
+        self._app, self._always = shared(app, self._rules), always(self._rules)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket" and _refused_socket(scope, self._settings):
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        visit, length, given = _visit(scope["headers"])
-        scope["brain.visit"] = visit
-        extra = [(b"x-content-type-options", b"nosniff")]
-        if not (given and self._settings.server_adds_request_id):
-            extra.append((b"x-request-id", visit.request_id.encode()))
+        head = Head(scope, self._rules)
+        refusal = head.refusal(scope, self._rules)
+        visit = head.visit
+        scope = {**scope, "headers": head.headers, "brain.visit": visit}
+        extra = self._always
+        if not (head.gives_id and self._settings.server_adds_request_id):
+            extra = (*extra, (b"x-request-id", visit.request_id.encode()))
         status = 0
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *extra, *visit.limits]
+                message["headers"] = [*added(message.get("headers", ()), extra), *visit.limits]
             await send(message)
 
-        body = _Body(receive, self._settings.max_body)
+        body = _Body(receive, self._settings.max_body, self._rules.body_wait if head.has_body else None)
         token, acting = TRACEPARENT.set(visit.traceparent), TENANT.set(None)
         try:
-            if length > self._settings.max_body:
-                await body.drain(min(length, _DRAIN))
-                await answer_of(_problem(self._settings.max_body))(scope, receive, answer)
+            if refusal is None and head.length > self._settings.max_body:
+                await body.drain(min(head.length, _DRAIN))
+                refusal = _too_large(self._settings.max_body)
+            if refusal is not None:
+                await shared(answer_of(refusal), self._rules)(scope, receive, answer)
             else:
                 await self._app(scope, body, answer)
         except ClientDisconnect:
             status = status or 499  # what nginx logs where the client left first
+        except Problem as problem:  # of the body, where no route caught it
+            if status:
+                raise
+            await shared(answer_of(problem), self._rules)(scope, receive, answer)
         except Exception as error:
             logs.unexpected(visit, error)
             if status:
                 raise  # half an answer is out: the connection must break
-            await internal_error()(scope, receive, answer)
+            await shared(internal_error(), self._rules)(scope, receive, answer)
         finally:
             TRACEPARENT.reset(token)
             TENANT.reset(acting)
@@ -68,43 +78,53 @@ class Around:
 
 
 class _Body:
-    """`receive`, up to `limit` bytes."""
+    """`receive`, up to `limit` bytes, which may take `wait` seconds to come; None: there are none to wait for."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive, self._limit, self._read = receive, limit, 0
+    def __init__(self, receive: Receive, limit: int, wait: float | None) -> None:
+        self._receive, self._limit, self._wait, self._read = receive, limit, wait, 0
+        self._until: float | None = None if wait is None else asyncio.get_running_loop().time() + wait
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        message = await self._next()
         if message["type"] == "http.request":
             self._read += len(message.get("body", b""))
             if self._read > self._limit:
                 if message.get("more_body"):
                     await self.drain(_DRAIN)
-                raise _problem(self._limit)
+                raise _too_large(self._limit)
         return message
 
     async def drain(self, size: int) -> None:
         while size > 0:
-            message = await self._receive()
+            message = await self._next()
             size -= len(message.get("body", b""))
             if message["type"] != "http.request" or not message.get("more_body"):
                 return
 
+    async def _next(self) -> Message:
+        if self._until is None:  # what comes now is that the client left, whenever that is
+            return await self._receive()
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            words = f"the body did not come within {self._wait:g} s"
+            raise Problem(408, words, code="body_too_slow", headers={"connection": "close"}) from None
+        if not message.get("more_body"):
+            self._until = None
+        return message
 
-def _visit(headers: list[tuple[bytes, bytes]]) -> tuple[Visit, int, bool]:
-    request_id, traceparent, length, given = b"", None, 0, False
-    for name, value in headers:
-        if name == b"x-request-id":
-            request_id, given = value, True
-        elif name == b"traceparent" and _TRACEPARENT.fullmatch(value):
-            traceparent = value.decode()
-        elif name == b"content-length" and value.isdigit():
-            length = int(value)
-    sane = SANE_ID.fullmatch(request_id) is not None
-    return Visit(request_id.decode() if sane else new_id("req"), perf_counter(), traceparent), length, given
+
+def _refused_socket(scope: Scope, settings: IngressSettings) -> bool:
+    """Whether a page of another origin opens this WebSocket (browsers ask nobody first), or under another name."""
+    headers = dict(scope["headers"])
+    host, origin = (headers.get(name, b"").decode("latin-1") for name in (b"host", b"origin"))
+    rules = settings.edge
+    at_home = not origin or origin.partition("://")[2] == host
+    return not rules.names(host) or not (at_home or origin in rules.origins)
 
 
-def _problem(limit: int) -> Problem:
+def _too_large(limit: int) -> Problem:
     return Problem(413, f"the body is larger than {limit} bytes")
 
 

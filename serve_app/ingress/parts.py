@@ -27,6 +27,7 @@ from domain.tenant_settings import Feature
 from serve_app.access_watch import AccessWatch
 from serve_app.caches import Caches
 from serve_app.catalog_watch import CatalogWatch
+from serve_app.edge_rules import EdgeRules
 from serve_app.erasing import Erasing
 from serve_app.ingress.accounting import Accounts
 from serve_app.ingress.admission import Admission
@@ -69,6 +70,7 @@ class IngressSettings:
     model_header_wait: float = 5
     server_adds_request_id: bool = False
     admission_wait: float = 0
+    edge: EdgeRules = field(default_factory=EdgeRules)
     started_at: int = field(default_factory=lambda: int(time()))
 
 

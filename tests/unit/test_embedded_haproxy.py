@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from serve_app.cli import app
+from serve_app.edge_rules import EdgeRules, Proxies, networks
 from serve_app.embedded import haproxy
 from tests.conftest import free_port, wait_until
 
@@ -49,6 +50,7 @@ class Replica:
 
     def __init__(self) -> None:
         self.dropping = self.connections = self.requests = 0
+        self.heads: list[str] = []
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -68,10 +70,13 @@ class Replica:
                 length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(LENGTH)), 0)
                 body = lines.read(length)
                 self.requests += 1
+                self.heads.append(head.decode().lower())
                 if self.dropping:
                     self.dropping -= 1
                     return
-                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+                connection.sendall(
+                    b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+                )
 
     def close(self) -> None:
         with suppress(OSError):  # it is closed already
@@ -102,7 +107,8 @@ def config(tmp_path: Path, replica: Replica) -> Path:
     ports = {"metrics": free_port(), "port": free_port(), "stats": free_port(), "replica": replica.port}
     config.write_text(RENDERED.format(**ports))
     program = tmp_path / "haproxy"
-    haproxy.write_program(program, ("127.0.0.2", ports["port"]), echo)
+    rules = EdgeRules(proxies=Proxies(networks("127.0.0.9,10.0.0.0/8,::1")), body_wait=1)
+    haproxy.write_program(program, ("127.0.0.2", ports["port"]), echo, rules)
     run = subprocess.run([program, "-db", "-f", config, "-dR"], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines() == ["-db", "-f", str(config), "-dR"]
     assert [path.name for path in config.parent.iterdir()] == ["haproxy.cfg"]
@@ -150,7 +156,7 @@ def test_a_cluster_keeps_serves_ports_and_gets_the_rest(config: Path, tmp_path: 
 def test_headers_that_serve_obeys_are_removed_first(config: Path) -> None:
     frontend = config.read_text().split("frontend http_frontend\n")[1].splitlines()
     rules = [line.strip() for line in frontend if line.strip().startswith("http-request")]
-    removed = rules[: len(haproxy.OBEYED_BY_SERVE) + 1]
+    removed = rules[: len(haproxy.OBEYED_BY_SERVE) + 1 + len(haproxy.SPOKEN_FOR) + 1]
     assert all(rule.startswith("http-request del-header") for rule in removed)
     assert not any(rule.startswith("http-request del-header") for rule in rules[len(removed) :])
 
@@ -183,3 +189,41 @@ def test_where_nobody_listens_the_answer_is_the_same(running: str, replica: Repl
     replica.close()
     answer = httpx.post(running, content=b"x")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+def test_only_a_trusted_proxy_says_for_whom_it_asks(running: str, replica: Replica) -> None:
+    said = {
+        "x-forwarded-for": "6.6.6.6",
+        "X-Forwarded-Proto": "https",
+        "forwarded": "for=6.6.6.6",
+        "x-real-ip": "6.6.6.6",
+    }
+    for address, words in (("127.0.0.1", []), ("127.0.0.9", ["x-forwarded-for: 6.6.6.6"])):
+        transport = httpx.HTTPTransport(local_address=address)
+        with httpx.Client(transport=transport) as client:
+            assert client.get(running, headers=said).status_code == 200
+        head = replica.heads[-1].split("\r\n")
+        assert [line for line in head if line.startswith("x-forwarded-for")] == [*words, f"x-forwarded-for: {address}"]
+        others = [line for line in head if line.startswith(("x-forwarded-proto", "forwarded:", "x-real-ip"))]
+        assert len(others) == (3 if words else 0)
+
+
+def test_no_answer_names_the_software_that_gave_it(running: str, replica: Replica) -> None:
+    assert "server" not in httpx.get(running).headers
+    replica.close()
+    assert "server" not in httpx.get(running).headers
+
+
+def test_a_request_that_comes_too_slowly_or_cannot_be_read_is_refused(running: str, replica: Replica) -> None:
+    host, port = running.removeprefix("http://").split(":")
+    for piece, status, code in (
+        (b"GET / HTTP/1.1\r\nhost: a\r\n", b"408", b""),
+        (b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nx", b"408", b"body_too_slow"),
+        (b"GET / HTTP/1.1\r\nx: " + b"x" * 40_000 + b"\r\n\r\n", b"400", b""),
+        (b"nonsense\r\n\r\n", b"400", b""),
+    ):
+        with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rb") as lines:
+            connection.sendall(piece)
+            answer = lines.read()
+        assert answer.startswith(b"HTTP/1.1 " + status) and code in answer, answer
+    assert replica.requests == 0
