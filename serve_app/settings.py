@@ -1,11 +1,13 @@
 """Settings of the service: environment variables `BRAIN_*`. Replicas read the same ones from their environment."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from adapters.allow_list import AllowList
 from serve_app import edge_rules
 from serve_app.edge_rules import EdgeRules, Proxies
 from storage.sealing import MasterKeys
@@ -124,11 +126,16 @@ class Settings(BaseSettings):
         False, description="for measuring what durability costs: turns are kept in memory only, and lost"
     )
 
-    @field_validator("cors_origins", "allowed_hosts", "trusted_proxies")
+    @field_validator("cors_origins", "allowed_hosts", "trusted_proxies", "outgoing_allowed")
     @classmethod
     def _readable(cls, value: str, info: ValidationInfo) -> str:
-        parse = {"cors_origins": edge_rules.origins, "allowed_hosts": edge_rules.hosts}
-        parse.get(info.field_name or "", edge_rules.networks)(value)
+        parse: dict[str, Callable[[str], object]] = {
+            "cors_origins": edge_rules.origins,
+            "allowed_hosts": edge_rules.hosts,
+            "trusted_proxies": edge_rules.networks,
+            "outgoing_allowed": AllowList.parse,
+        }
+        parse[info.field_name or ""](value)
         return value
 
     def required(self, field: str) -> str:
@@ -161,6 +168,11 @@ class Settings(BaseSettings):
             hsts=self.hsts_s,
             body_wait=self.body_wait_s,
         )
+
+    @property
+    def outgoing(self) -> AllowList:
+        """Where URLs that tenants set may lead, though it is no public address."""
+        return AllowList.parse(self.outgoing_allowed)
 
     @property
     def data_folder(self) -> Path:
