@@ -49,8 +49,13 @@ class FeedbackOnAnswers:
 
     @again
     async def remove_feedback(self, tenant: str, message_id: str) -> None:
-        """Nothing happens where there is none."""
+        """Nothing happens where an answer has none."""
         async with reading(self._pool, tenant) as lent:
-            await lent.execute(
-                "DELETE FROM brain.feedback WHERE tenant_id = $1 AND message_id = $2", tenant, message_id
+            found = await lent.fetchval(
+                "WITH removed AS (DELETE FROM brain.feedback WHERE tenant_id = $1 AND message_id = $2)"
+                " SELECT EXISTS (SELECT FROM brain.messages WHERE tenant_id = $1 AND id = $2)",
+                tenant,
+                message_id,
             )
+        if not found:
+            raise NotFound("there is no such message")

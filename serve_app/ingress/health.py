@@ -39,7 +39,7 @@ async def detailed(request: Request, who: ReadsHealth) -> Response:
     return Answer({"status": status, "version": parts.settings.version, "components": components})
 
 
-@router.get("/metrics", response_model=None)
+@router.get("/metrics", response_model=None, response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """Prometheus text of the whole service."""
     return PlainTextResponse(await parts_of(request).metrics(), media_type="text/plain; version=0.0.4")
