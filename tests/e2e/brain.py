@@ -24,6 +24,8 @@ from tests.servers.given import servers
 
 ROOT = Path(__file__).parents[2]
 BRAIN = Path(sys.executable).parent / "brain"
+PROVIDER_KEY = "canary-of-a-providers-key-f3a91c"  # these two must stand in no log: the session's end looks for them
+PASSWORD = "canary of a user's password 7b20e4"
 
 
 def clean_environment(**extra: str) -> dict[str, str]:

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from tests.conftest import free_port
-from tests.e2e.brain import Brain, mock_provider
+from tests.e2e.brain import PROVIDER_KEY, Brain, mock_provider
+from tests.e2e.leaks import leaked
 
 HASTY = {"connect": 1, "first_token": 1.5, "idle": 1.5, "total": 60}
 
@@ -24,7 +25,7 @@ def work_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def provider(work_folder: Path) -> Iterator[str]:
-    with mock_provider(work_folder) as url:
+    with mock_provider(work_folder, key=PROVIDER_KEY) as url:
         yield url
 
 
@@ -63,11 +64,13 @@ def config(work_folder: Path, provider: str) -> Path:
 @pytest.fixture(scope="session")
 def brain(work_folder: Path, config: Path) -> Iterator[Brain]:
     arguments = ["--config", str(config)]
-    brain = Brain(work_folder / "data", free_port(), arguments, {"MOCK_KEY": "k", "HOME": str(work_folder)}).start()
+    environment = {"MOCK_KEY": PROVIDER_KEY, "HOME": str(work_folder)}
+    brain = Brain(work_folder / "data", free_port(), arguments, environment).start()
     yield brain
     code = brain.stop()
     assert code == 0, brain.log.read_text()[-3000:]
     assert brain.processes() == []
+    assert leaked(brain) == []
 
 
 @pytest.fixture

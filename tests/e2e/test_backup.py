@@ -10,7 +10,7 @@ import pytest
 
 from storage.access import key_hash
 from tests.conftest import free_port
-from tests.e2e.brain import BRAIN, Brain, clean_environment
+from tests.e2e.brain import BRAIN, PROVIDER_KEY, Brain, clean_environment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 OTHER = "brain_" + "o" * 43
@@ -42,7 +42,7 @@ def destroy(brain: Brain) -> None:
 
 
 def test_a_lost_service_comes_back_from_the_backup_of_its_running_self(folder, config):
-    brain = Brain(folder / "data", free_port(), ["--config", str(config)], {"MOCK_KEY": "k"}).start()
+    brain = Brain(folder / "data", free_port(), ["--config", str(config)], {"MOCK_KEY": PROVIDER_KEY}).start()
     file = folder / "saved.tar.gz"
     try:
         brain.sql("INSERT INTO brain.tenants (id, name) VALUES ('ten_other', 'other')")

@@ -10,7 +10,7 @@ import pytest
 from domain.ids import new_id
 from storage.access import key_hash
 from tests.conftest import wait_until
-from tests.e2e.brain import Brain, mock_provider
+from tests.e2e.brain import PROVIDER_KEY, Brain, mock_provider
 
 pytestmark = pytest.mark.cluster
 PROVIDER = "/api/v1/admin/models/providers/second"
@@ -20,7 +20,7 @@ MODEL = {"id": "fresh", "upstream": "mock,n=8", "price_in": 1.0, "price_out": 2.
 @pytest.fixture(scope="module")
 def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder: Path = tmp_path_factory.mktemp("second")
-    with mock_provider(folder) as url:
+    with mock_provider(folder, key=PROVIDER_KEY) as url:
         yield url
 
 

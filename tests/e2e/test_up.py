@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.conftest import free_port, make_database, wait_until
-from tests.e2e.brain import BRAIN, Brain, check_ids, clean_environment, resumed, text_of
+from tests.e2e.brain import BRAIN, PROVIDER_KEY, Brain, check_ids, clean_environment, resumed, text_of
 from tests.servers.given import servers
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -34,7 +34,7 @@ def folder():
 
 def test_a_killed_brain_finds_everything_again_beside_a_living_one(brain, folder, config):
     """Two side by side; then `kill -9`, with all of its processes still running, and a second start."""
-    second = Brain(folder / "data", free_port(), ["--config", str(config)], {"MOCK_KEY": "k"}).start()
+    second = Brain(folder / "data", free_port(), ["--config", str(config)], {"MOCK_KEY": PROVIDER_KEY}).start()
     try:
         assert second.tenant != brain.tenant
         assert (
@@ -83,7 +83,7 @@ def outside(postgres_folder, redis_url):
 
 
 def test_ctrl_c_hands_running_turns_over_also_on_outside_servers(folder, config, outside):
-    environment = {"MOCK_KEY": "k", **outside}
+    environment = {"MOCK_KEY": PROVIDER_KEY, **outside}
     brain = Brain(folder / "data", free_port(), ["--config", str(config)], environment).start()
     assert brain.processes("postgres") == brain.processes("redis-server") == []
     conversation = brain.conversation()

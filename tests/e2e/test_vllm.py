@@ -8,7 +8,7 @@ import yaml
 from openai import OpenAI
 
 from tests.conftest import free_port, wait_until
-from tests.e2e.brain import Brain, check_ids, resumed, text_of
+from tests.e2e.brain import PROVIDER_KEY, Brain, check_ids, resumed, text_of
 from tests.tiny_llama import tiny_adapter, tiny_llama
 
 pytestmark = [
@@ -48,7 +48,7 @@ def brain(tmp_path_factory: pytest.TempPathFactory, provider: str) -> Iterator[B
     config = folder / "vllm.yaml"
     config.write_text(yaml.safe_dump({"providers": [local, acme]}))
     started = Brain(
-        folder / "data", free_port(), ["--config", str(config)], {"HOME": str(folder), "MOCK_KEY": "k"}
+        folder / "data", free_port(), ["--config", str(config)], {"HOME": str(folder), "MOCK_KEY": PROVIDER_KEY}
     ).start(400)
     yield started
     assert started.stop(40) == 0, started.log.read_text()[-3000:]
