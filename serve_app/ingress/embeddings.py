@@ -16,12 +16,18 @@ from serve_app.ingress.documents import takes
 from serve_app.ingress.errors import Problem, unknown_model
 from serve_app.ingress.openai_bodies import EmbeddingCreate
 from serve_app.ingress.parts import Parts, check_feature, parts_of
+from serve_app.ingress.service_answers import EmbeddingList
 
 router = APIRouter(prefix="/v1", tags=["OpenAI-compatible"])
 MOST, AT_ONCE = 2048, 256  # texts in a request, and in one call of the embedder
 
 
-@router.post("/embeddings", response_model=None, openapi_extra=takes(EmbeddingCreate))
+@router.post(
+    "/embeddings",
+    response_model=None,
+    responses={200: {"model": EmbeddingList}},
+    openapi_extra=takes(EmbeddingCreate),
+)
 async def create_embeddings(request: Request, who: Embeds) -> Response:
     """Embed one or several texts. `model` is `auto` or the name of the embedder."""
     body = checked(EmbeddingCreate, await request.body(), status=400)

@@ -23,7 +23,19 @@ _TYPES = {
 }
 
 
-@router.get("/{conversation_id}/export", response_model=None)
+_DESCRIBED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The conversation, by `format`",
+        "content": {
+            "application/json": {"schema": {"type": "object", "required": ["object", "conversation", "messages"]}},
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "text/markdown": {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@router.get("/{conversation_id}/export", response_model=None, responses=_DESCRIBED)
 async def export_conversation(
     request: Request,
     who: ReadsConversations,

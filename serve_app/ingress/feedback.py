@@ -13,6 +13,7 @@ from serve_app.ingress.bodies import Native, checked
 from serve_app.ingress.documents import takes
 from serve_app.ingress.params import known
 from serve_app.ingress.parts import parts_of
+from serve_app.ingress.service_answers import FeedbackRemoved
 from serve_app.ingress.shapes import rfc3339
 
 router = APIRouter(prefix="/api/v1/messages", tags=["messages"])
@@ -43,7 +44,7 @@ async def get_feedback(request: Request, who: ReadsConversations, message_id: st
     return Answer(_told(await parts_of(request).reader.feedback(who.tenant, message_id)))
 
 
-@router.delete("/{message_id}/feedback", response_model=None)
+@router.delete("/{message_id}/feedback", response_model=None, responses={200: {"model": FeedbackRemoved}})
 async def delete_feedback(request: Request, who: WritesMessages, message_id: str) -> Response:
     known(message_id, "msg", "message")
     await parts_of(request).reader.remove_feedback(who.tenant, message_id)

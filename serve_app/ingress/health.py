@@ -7,21 +7,22 @@ from domain.errors import Unavailable
 from serve_app.ingress.answers import Answer
 from serve_app.ingress.auth import ReadsHealth
 from serve_app.ingress.parts import parts_of
+from serve_app.ingress.service_answers import DetailedHealth, HealthAnswer, LiveAnswer
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/health", response_model=None)
+@router.get("/health", response_model=None, responses={200: {"model": HealthAnswer}})
 async def health(request: Request) -> Response:
     return Answer({"status": "ok", "version": parts_of(request).settings.version})
 
 
-@router.get("/health/live", response_model=None)
+@router.get("/health/live", response_model=None, responses={200: {"model": LiveAnswer}})
 async def live() -> Response:
     return Answer({"status": "ok"})
 
 
-@router.get("/health/ready", response_model=None)
+@router.get("/health/ready", response_model=None, responses={200: {"model": LiveAnswer}})
 async def ready(request: Request) -> Response:
     """503 before the first start is complete and while draining, never because a dependency is down."""
     if parts_of(request).ready():
@@ -29,7 +30,7 @@ async def ready(request: Request) -> Response:
     raise Unavailable("starting or stopping")
 
 
-@router.get("/health/detailed", response_model=None)
+@router.get("/health/detailed", response_model=None, responses={200: {"model": DetailedHealth}})
 async def detailed(request: Request, who: ReadsHealth) -> Response:
     """Each component: whether it answers, its latency in milliseconds, and its last error."""
     parts = parts_of(request)

@@ -21,6 +21,7 @@ from serve_app.ingress.params import known
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.replay import accepted, events_after
 from serve_app.ingress.sends import event_pieces
+from serve_app.ingress.service_answers import TraceAnswer
 from serve_app.ingress.shapes import as_stored, turn_json
 from serve_app.ingress.streams import TurnStream
 from storage.reader import StoredTurn
@@ -72,7 +73,7 @@ async def cancel_turn(request: Request, who: Sends, turn_id: str) -> Response:
     return Answer(turn_json(await parts.reader.turn(who.tenant, turn_id)))
 
 
-@router.get("/{turn_id}/trace", response_model=None)
+@router.get("/{turn_id}/trace", response_model=None, responses={200: {"model": TraceAnswer}})
 async def get_trace(request: Request, who: ReadsConversations, turn_id: str) -> Response:
     """Why the turn went as it did: models considered, calls made, what the prompt held. Empty while it runs."""
     _note(request, turn_id)
