@@ -1,5 +1,6 @@
 """Errors as answers: `{"error": {"message", "type", "param", "code"}}`, everywhere."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI
@@ -102,11 +103,25 @@ def add_error_answers(app: FastAPI) -> None:
         words = {404: "there is no such route", 405: "this route does not take this method"}
         problem = Problem(error.status_code, words.get(error.status_code, "the request cannot be read"))
         problem.headers = dict(error.headers or {})
+        if error.status_code == 405:
+            problem.headers = {"allow": ", ".join(sorted(_methods(app.routes, request.scope.get("route"))))}
         return answer_of(problem)
 
     app.add_exception_handler(BrainError, refused)
     app.add_exception_handler(RequestValidationError, wrong_parameter)
     app.add_exception_handler(HTTPException, unrouted)
+
+
+def _methods(routes: Iterable[Any], route: Any) -> set[str]:
+    """Those of all routes with the path of `route`: the framework names those of one alone."""
+    found: set[str] = set()
+    for one in routes:
+        included = getattr(one, "original_router", None)
+        if included is not None:
+            found |= _methods(included.routes, route)
+        elif getattr(one, "path", None) == getattr(route, "path", ""):
+            found |= one.methods or set()
+    return found
 
 
 def _first(error: Any, status: int) -> Problem:

@@ -114,3 +114,11 @@ def test_a_strange_resume_point_is_refused(brain):
     turn = brain.send(conversation, "x", model="small").json()["turn"]["id"]
     for after in ("nonsense", "turn_x/1/1", f"{turn}/0/0", f"{turn}/1"):
         assert brain.http.get(f"/api/v1/turns/{turn}/events", headers={"Last-Event-ID": after}).status_code == 400
+
+
+def test_what_is_in_front_adds_nothing_and_names_nobody(brain):
+    answer = brain.http.get("/api/v1/conversations", headers={"x-forwarded-for": "203.0.113.9", "te": "trailers"})
+    assert answer.status_code == 200
+    assert "server" not in answer.headers
+    for name in ("x-request-id", "content-security-policy", "x-content-type-options", "cache-control"):
+        assert len(answer.headers.get_list(name)) == 1, name
