@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 Network = IPv4Network | IPv6Network
 LOOPBACK = "127.0.0.0/8,::1/128"
 BOUND = 4096  # addresses that are remembered
+LONGEST = 45  # characters of an IPv6 address, with an IPv4 address in it
 _HOST = re.compile(r"(\*\.)?[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 
@@ -63,6 +64,8 @@ class Proxies:
 
     def hold(self, address: str) -> bool | None:
         """None where this is no address."""
+        if len(address) > LONGEST:
+            return None
         try:
             return self._known[address]
         except KeyError:

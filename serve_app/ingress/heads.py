@@ -17,6 +17,7 @@ _HOP_BY_HOP = frozenset(  # between two neighbours on the way alone (RFC 9110, s
 )
 _PLAIN = frozenset((b"keep-alive", b"close", b"Keep-Alive"))
 _KEPT = frozenset((b"authorization", b"host", b"content-length", b"content-type"))  # `connection` names none of these
+_DIGITS = 18  # of a length: one with more is too long all the same
 _FORWARDED = frozenset((b"forwarded", b"x-real-ip"))
 _HEEDED = (
     frozenset((b"connection", b"content-length", b"host", b"traceparent", b"transfer-encoding", b"x-request-id"))
@@ -51,7 +52,7 @@ class Head:
             elif name == b"host":
                 self._host, self._hosts = value, self._hosts + 1
             elif name == b"content-length":
-                self.length, self.has_body = int(value) if value.isdigit() else 0, True
+                self.length, self.has_body = int(value[:_DIGITS]) if value.isdigit() else 0, True
             elif name == b"transfer-encoding":
                 self.has_body = True
             elif name == b"x-request-id":

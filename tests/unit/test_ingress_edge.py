@@ -179,6 +179,11 @@ async def test_only_a_proxy_of_ours_says_for_whom_it_asks(
     assert bool(found["headers"]) is kept
 
 
+async def test_a_length_of_any_size_is_read() -> None:
+    assert (await seen({"headers": [(b"content-length", b"9" * 5000)]}))["refused"] == 413
+    assert (await seen({"headers": [(b"content-length", b"1e9")]})).get("refused") is None
+
+
 async def test_two_hosts_in_one_request_are_refused() -> None:
     assert (await seen({"headers": [(b"host", b"a"), (b"host", b"b")]}))["refused"] == 400
 
