@@ -17,7 +17,7 @@ from serve_app.ingress.answers import Answer
 from serve_app.ingress.auth import ReadsConversations
 from serve_app.ingress.errors import Problem
 from serve_app.ingress.owned import own_user
-from serve_app.ingress.params import Limit, key_of, known, text
+from serve_app.ingress.params import Limit, Written, key_of, known, text
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.shapes import conversation_json, message_json
 from serve_app.memory import Memory, Scored
@@ -56,8 +56,10 @@ def filters(
     user_id: Annotated[str | None, Query(max_length=255, description="of the conversation")] = None,
     intent: Annotated[str | None, Query(max_length=255, description="what the message was taken to mean")] = None,
     role: Annotated[Role | None, Query()] = None,
-    since: Annotated[AwareDatetime | None, Query(description="created at this time or later (RFC 3339)")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="created before this time")] = None,
+    since: Annotated[
+        AwareDatetime | None, Written, Query(description="created at this time or later (RFC 3339)")
+    ] = None,
+    until: Annotated[AwareDatetime | None, Written, Query(description="created before this time")] = None,
 ) -> Filters:
     since, until = _utc("since", since), _utc("until", until)
     if since is not None and until is not None and since >= until:

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import Depends, Query
+from pydantic import BeforeValidator
 
 from domain.conversation import ConversationKey
 from domain.errors import NotFound
@@ -41,5 +42,13 @@ def text(name: str, value: str | None) -> str | None:
     return value
 
 
+def _written(value: object) -> object:
+    """pydantic would take a number for seconds since 1970; the API's times are RFC 3339."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("is no time as in RFC 3339")
+    return value
+
+
+Written = BeforeValidator(_written)
 OldestFirst = Annotated[PageQuery, Depends(oldest_first)]
 NewestFirst = Annotated[PageQuery, Depends(newest_first)]

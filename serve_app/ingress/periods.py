@@ -6,11 +6,14 @@ from typing import Annotated
 from fastapi import Query
 
 from serve_app.ingress.errors import Problem
+from serve_app.ingress.params import Written
 
 USUAL, LONGEST = timedelta(days=7), timedelta(days=366)
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
-Moment = Annotated[datetime | None, Query(alias="from", description="RFC 3339; seven days before `to` if not given")]
-End = Annotated[datetime | None, Query(alias="to", description="RFC 3339; now if not given")]
+Moment = Annotated[
+    datetime | None, Written, Query(alias="from", description="RFC 3339; seven days before `to` if not given")
+]
+End = Annotated[datetime | None, Written, Query(alias="to", description="RFC 3339; now if not given")]
 
 
 def period(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:

@@ -126,6 +126,8 @@ async def test_filters_hold_for_both_lists(made: Remembering) -> None:
         ({"q": "  "}, "q"),
         ({"q": "a\0b"}, "q"),
         ({"q": "x" * 1001}, "q"),
+        ({"q": "x", "until": "0.5"}, "until"),
+        ({"q": "x", "since": "1700000000"}, "since"),
         ({"q": "x", "limit": "0"}, "limit"),
         ({"q": "x", "role": "nobody"}, "role"),
         ({"q": "x", "since": "yesterday"}, "since"),

@@ -552,6 +552,7 @@ async def test_metrics_tell_calls_by_status_with_latencies_and_errors(brain: Mod
     ("query", "param"),
     [
         ("from=yesterday", "from"),
+        ("from=1700000000", "from"),
         ("from=2026-02-01&to=2026-01-01", "from"),
         ("from=2020-01-01&to=2026-01-01", "from"),
         ("to=9999-12-31T23:59:59Z", "to"),
