@@ -73,20 +73,35 @@ async def known(brain: Whole) -> dict[str, list[str]]:
 def database() -> Iterator[tuple[str, Path]]:
     """The URL of a fresh database, and a folder."""
     folder = Path(tempfile.mkdtemp(prefix="brain-fuzz-"))
-    if given := servers():
-        yield make_database(given.sockets), folder
-    else:
-        server = get_server(folder / "pg", cleanup_mode="stop")
-        yield make_database(folder / "pg"), folder
-        server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    given = servers()
+    server = None if given else get_server(folder / "pg", cleanup_mode="stop")
+    try:
+        yield make_database(given.sockets if given else folder / "pg"), folder
+    finally:
+        if server is not None:
+            server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def logged(path: Path) -> Iterator[None]:
+    """What the service logs goes to a file; of it errors that nobody foresaw are told at the end."""
+    before = sys.__stderr__
+    with path.open("w+") as log:
+        sys.__stderr__ = log  # type: ignore[misc]
+        try:
+            yield
+        finally:
+            sys.__stderr__ = before  # type: ignore[misc]
+            log.seek(0)
+            print(*(line for line in log if '"event":"error"' in line), sep="", end="")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=600)
     known, rest = parser.parse_known_args(arguments)
-    with database() as (url, folder):
+    with database() as (url, folder), logged(folder / "service.log"):
         return asyncio.run(fuzz(url, folder, rest, known.seconds))
 
 

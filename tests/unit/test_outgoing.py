@@ -340,7 +340,7 @@ async def test_what_cannot_be_reached_or_read_fails_in_one_way(server: Server, n
         writer.write(b"nonsense\r\n\r\n")
 
     server.say = nonsense
-    async with Outgoing(named, resolver=Names(good_example=[["127.0.0.1"]])) as out:
+    async with Outgoing(named, wait=1, resolver=Names(good_example=[["127.0.0.1"]])) as out:
         for scheme in ("http", "https"):  # and where TLS was meant, none is spoken
             with pytest.raises(OutgoingFailed):
                 await out.request("GET", f"{scheme}://good.example:{server.port}/")
