@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from pydantic import Field
-
 from domain.errors import Overloaded
-from domain.model import Strict
+from domain.rates import Limits as Limits
+from domain.rates import Rates as Rates
 from domain.tenant import Caller
 
 MINUTE = 60.0  # seconds in which a bucket fills: also the burst, of a whole minute's worth
@@ -18,21 +17,6 @@ Use = Literal["request", "tokens", "turn"]
 """What a request takes: itself; tokens of a model too; or a turn (or completion), which takes tokens and runs."""
 
 _WORDS = {"requests": "requests a minute", "tokens": "tokens a minute", "turns": "turns at once"}
-
-
-class Rates(Strict):
-    """None is no limit."""
-
-    requests_per_minute: int | None = Field(None, ge=1, le=100_000_000)
-    tokens_per_minute: int | None = Field(None, ge=1, le=10_000_000_000)
-    concurrent_turns: int | None = Field(None, ge=1, le=1_000_000)
-
-
-class Limits(Rates):
-    """Of the tenant as a whole, and in it of each user and of each key."""
-
-    per_user: Rates = Rates()
-    per_key: Rates = Rates()
 
 
 UNLIMITED = Limits()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from domain.model import Strict
+from domain.rates import Limits
 
 Feature = Literal["completions", "embeddings", "recall"]
 FEATURES: dict[Feature, str] = {
@@ -27,21 +28,6 @@ class Quotas(Strict):
     max_conversations: int | None = Field(None, ge=0, le=1_000_000_000)
     max_users: int | None = Field(None, ge=0, le=1_000_000_000)
     max_keys: int | None = Field(None, ge=0, le=10_000)
-
-
-class Rates(Strict):
-    """Rates and turns at once; null: no limit of its own."""
-
-    requests_per_minute: int | None = Field(None, ge=1, le=10_000_000)
-    tokens_per_minute: int | None = Field(None, ge=1, le=10_000_000_000)
-    concurrent_turns: int | None = Field(None, ge=1, le=1_000_000)
-
-
-class Limits(Rates):
-    """Of the tenant as a whole, and of each of its users and keys."""
-
-    per_user: Rates = Rates()
-    per_key: Rates = Rates()
 
 
 class TenantSettings(Strict):

@@ -20,6 +20,7 @@ from serve_app.erasing import Erasing
 from serve_app.ingress.app import create_app
 from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
+from serve_app.ingress.limiter import OfSettings
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts, Privacy
 from serve_app.memory import Memory
@@ -150,6 +151,7 @@ class IngressReplica:
             },
             memory=self._memory,
             tenants=known_tenants,
+            tenant_limits=OfSettings(known_tenants.settings),
             administration=Administration(
                 tenants,
                 keys,

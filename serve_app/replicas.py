@@ -47,7 +47,7 @@ from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
-from storage.masking import MaskedConversations, PostgresMasks
+from storage.masking import MaskedConversations, masks_of
 from storage.postgres import open_pool
 from storage.reader import PostgresReader
 from storage.recall import PostgresRecall
@@ -94,7 +94,7 @@ class HostReplica:
         self._host = ConversationHost(
             store=UnwrittenConversations(self._pool)
             if settings.bench_no_postgres_writes
-            else MaskedConversations(self._pool, PostgresMasks(self._pool).masks),
+            else MaskedConversations(self._pool, masks_of(tenants)),
             leases=self._leases,
             journal=self._journal,
             llm=HandleLanguageModel(llm, places(local)),

@@ -6,19 +6,14 @@ kept. A reply is streamed as the model wrote it, to whoever asked; it is masked 
 """
 
 import asyncio
-import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from domain.commands import Ended, Send, UnfinishedTurn
 from domain.conversation import ConversationKey
-from domain.ports import AcceptedTurn, Ownership, Reply
+from domain.ports import AcceptedTurn, Ownership, Reply, TenantsSettings
 from storage.conversations import PostgresConversations
-from storage.postgres import Pool, reading
-from storage.retry import again
-
-FRESH, BOUND = 2.0, 10_000  # seconds that a tenant's choice is believed; tenants
+from storage.postgres import Pool
 
 Masks = Callable[[str], Awaitable[bool]]
 """Whether a tenant's stored text is masked. Raises `Unavailable`: nothing is stored then."""
@@ -43,29 +38,13 @@ class MaskedConversations(PostgresConversations):
         return await super().finish(key, owner, turn, attempt, reply)
 
 
-class PostgresMasks:
-    """`Masks` as the tenants' settings say."""
+def masks_of(tenants: TenantsSettings) -> Masks:
+    """As the tenants' settings say."""
 
-    def __init__(self, pool: Pool, now: Callable[[], float] = time.monotonic) -> None:
-        self._pool, self._now = pool, now
-        self._known: OrderedDict[str, tuple[float, bool]] = OrderedDict()
+    async def masks(tenant: str) -> bool:
+        return (await tenants.settings(tenant)).pii_masking == "mask"
 
-    async def masks(self, tenant: str) -> bool:
-        known = self._known.get(tenant)
-        if known is not None and self._now() < known[0]:
-            return known[1]
-        found = await self._read(tenant)
-        self._known[tenant] = (self._now() + FRESH, found)
-        self._known.move_to_end(tenant)
-        if len(self._known) > BOUND:
-            self._known.popitem(last=False)
-        return found
-
-    @again
-    async def _read(self, tenant: str) -> bool:
-        async with reading(self._pool, tenant) as lent:
-            sql = "SELECT coalesce(settings->>'pii_masking', 'off') <> 'off' FROM brain.tenants WHERE id = $1"
-            return bool(await lent.fetchval(sql, tenant))
+    return masks
 
 
 async def masked(text: str) -> str:

@@ -15,6 +15,7 @@ from storage.audit import record
 from storage.idempotency import first_answer, remember
 from storage.pages import Page, PageQuery, page_of
 from storage.postgres import Connection, Pool, reading
+from storage.quotas import check_users
 from storage.retry import again
 from storage.sessions import end_session, end_sessions
 
@@ -231,7 +232,7 @@ class PostgresUsers:
 
 async def _check_within(lent: Connection, caller: Caller, role: str, exists: bool = False) -> None:
     custom = await lent.fetchval(
-        "SELECT permissions FROM brain.roles WHERE tenant_id = $1 AND name = $2", caller.tenant, role
+        "SELECT permissions FROM brain.roles WHERE tenant_id = $1 AND name = $2 FOR SHARE", caller.tenant, role
     )
     if exists and custom is None and role not in GIVEN:
         raise UnknownPermission(f"there is no role {role[:64]!r}")
@@ -241,6 +242,7 @@ async def _check_within(lent: Connection, caller: Caller, role: str, exists: boo
 
 
 async def _insert(lent: Connection, caller: Caller, new: NewUser, action: str) -> User:
+    await check_users(lent, caller.tenant)
     row = await lent.fetchrow(
         "INSERT INTO brain.users (tenant_id, id, email, email_key, name, password_hash, role, status, preferences,"
         " metadata) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"

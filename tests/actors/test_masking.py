@@ -7,7 +7,8 @@ from actors.parts import HostLimits
 from domain.errors import Unavailable
 from domain.events import DELTA, Position, replay
 from storage.leases import PostgresLeases
-from storage.masking import MaskedConversations, PostgresMasks
+from storage.masking import MaskedConversations, masks_of
+from storage.tenants import PostgresTenants
 from tests.storage.conftest import make_conversation, make_send
 from tests.storage.memory_world import MemoryWorld
 
@@ -27,7 +28,7 @@ async def asked(world, rows):
     """A conversation of a tenant that wants it, and a host that heeds it."""
     tenant = await rows.tenant()
     await rows.run("""UPDATE brain.tenants SET settings = '{"pii_masking": "mask"}' WHERE id = %s""", tenant)
-    host = await masking(world, PostgresMasks(world.pool).masks)
+    host = await masking(world, masks_of(PostgresTenants(world.pool)))
     return host, make_conversation(rows.url, tenant, "jane")
 
 
@@ -111,14 +112,3 @@ async def test_nothing_is_stored_while_nobody_can_say_whether_to_mask(world, row
     with pytest.raises(Unavailable):
         await host.send(make_send(key, SAID, wait=True))
     assert await rows.run("SELECT count(*) FROM brain.messages WHERE tenant_id = %s", key.tenant) == [(0,)]
-
-
-async def test_a_change_counts_within_seconds(world, rows):
-    now = [0.0]
-    masks = PostgresMasks(world.pool, lambda: now[0])
-    tenant = await rows.tenant()
-    assert not await masks.masks(tenant)
-    await rows.run("""UPDATE brain.tenants SET settings = '{"pii_masking": "mask"}' WHERE id = %s""", tenant)
-    now[0] = 2.0
-    assert await masks.masks(tenant)
-    assert not await masks.masks("ten_nobody")
