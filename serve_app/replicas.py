@@ -30,6 +30,7 @@ from domain.model import Catalog, parse_catalog
 from domain.ports import HeadInUse, Understanding
 from domain.understanding import Example
 from serve_app.access_watch import AccessWatch, forgets_tenants
+from serve_app.caches import Caches
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.embedders import HeldTo, chosen
 from serve_app.generating import Generating, RunsGenerations
@@ -81,7 +82,8 @@ class HostReplica:
         self._watch = CatalogWatch(catalog, self._use, models)
         tenants = CachedSettings(PostgresTenants(self._pool).settings)
         self._access = AccessWatch(PostgresReader(self._pool), every=1.0)
-        self._access.listeners.append(forgets_tenants(tenants))
+        flushed = Caches({"model-settings": models, "tenant-settings": tenants}).heard
+        self._access.listeners += [forgets_tenants(tenants), flushed]
         self._retention = Retention(self._pool)
         self._breakers = RedisBreakers(self._redis)
         self._breakers.start()

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from domain.commands import Ended, Send, UnfinishedTurn
+from domain.commands import Append, Appended, Ended, Send, UnfinishedTurn
 from domain.conversation import ConversationKey
 from domain.ports import AcceptedTurn, Ownership, Reply, TenantsSettings
 from storage.conversations import PostgresConversations
@@ -36,6 +36,11 @@ class MaskedConversations(PostgresConversations):
             versions = [replace(one, content=await masked(one.content)) for one in reply.versions]
             reply = replace(reply, text=await masked(reply.text), versions=tuple(versions))
         return await super().finish(key, owner, turn, attempt, reply)
+
+    async def append(self, owner: Ownership, append: Append) -> Appended:
+        if await self._masks(append.key.tenant):
+            append = replace(append, content=await masked(append.content))
+        return await super().append(owner, append)
 
 
 def masks_of(tenants: TenantsSettings) -> Masks:

@@ -4,8 +4,10 @@ import pytest
 
 from actors.host import ConversationHost
 from actors.parts import HostLimits
+from domain.commands import Append
 from domain.errors import Unavailable
 from domain.events import DELTA, Position, replay
+from domain.ids import new_id
 from storage.leases import PostgresLeases
 from storage.masking import MaskedConversations, masks_of
 from storage.tenants import PostgresTenants
@@ -101,6 +103,12 @@ async def test_other_tenants_texts_are_kept_as_they_were(world, rows, asked):
     other = make_conversation(rows.url, await rows.tenant())
     ended = await host.send(make_send(other, SAID, wait=True))
     assert ended.user_message.content == SAID
+
+
+async def test_what_an_agent_says_is_masked_too(world, rows, asked):
+    host, key = asked
+    said = await host.append(Append(key, "key_1", new_id("msg"), b"h", new_id("msg"), SAID))
+    assert said.message.content == KEPT
 
 
 async def test_nothing_is_stored_while_nobody_can_say_whether_to_mask(world, rows, asked):
