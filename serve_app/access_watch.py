@@ -69,6 +69,7 @@ class AccessWatch:
             if version != self._version:
                 known = self._version
                 changes = await self._access.access_since(known) if known is not None and known < version else None
+                changes = changes or None  # a version that nothing tells of: a database that was put back
                 for heard in self.listeners:
                     if (told := heard(changes)) is not None:
                         await told

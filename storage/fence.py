@@ -22,11 +22,24 @@ def fence_within(connection: psycopg.Connection[Any]) -> int:
     ).rowcount
     connection.execute("DELETE FROM brain.hosts")
     _forget_vectors(connection)
+    _end_sign_ins(connection)
     connection.execute(
         "SELECT setval(s, greatest(nextval(s), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))"
         " FROM (SELECT pg_get_serial_sequence('brain.outbox', 'id')::regclass AS s) AS sequence"
     )
     return owned
+
+
+def _end_sign_ins(connection: psycopg.Connection[Any]) -> None:
+    """Some of them were ended in the lost time, and nobody knows which: users sign in again. Replicas that live on are
+    told that everything may have changed."""
+    if connection.execute("SELECT to_regclass('brain.sessions')").fetchone() == (None,):
+        return
+    connection.execute("UPDATE brain.sessions SET revoked_at = clock_timestamp() WHERE revoked_at IS NULL")
+    connection.execute("UPDATE brain.users SET tokens_from = clock_timestamp()")
+    connection.execute(
+        "UPDATE brain.access_version SET version = greatest(version, (extract(epoch FROM now()) * 1000)::bigint) + 2000"
+    )
 
 
 def _forget_vectors(connection: psycopg.Connection[Any]) -> None:
