@@ -163,6 +163,7 @@ class Service:
             **given,
             RAY_AUTH_TOKEN_PATH=str(self.stores.token),
             RAY_SERVE_HAPROXY_BINARY_PATH=str(self._haproxy()),
+            BRAIN_MASTER_KEY="5" * 64,
             BRAIN_DATABASE_URL=self.stores.database,
             BRAIN_REDIS_URL=self.stores.journal,
             BRAIN_DATA="/tmp/brain",
