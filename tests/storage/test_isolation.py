@@ -50,12 +50,23 @@ REDIS_KEYS = {
     "brain:wake:{}": "wakes a process's own reader: holds nothing",
     "brain:draining": "whether the service stops",
     "brain:metrics": "pages of replicas, whose labels name no tenant",
+    "brain:attempts:{}": "failed sign-ins: sign-in:TENANT:…, and those of OAuth clients, client:ID:…",
+    "brain:revoked:{}:{}": "access tokens that were revoked: the tenant comes first",
+    "brain:{{{}}}:limits:{}:{}:{}": "what is left of a limit: the tenant comes first",
+    "brain:limits:replicas": "which ingress replicas live",
+    "brain:cache:{}:generation": "of a cache by name: a number that a flush raises",
+    "brain:cache:{}:{}:{}": "an entry of a cache by name: the tenant follows",
 }
 """Every name of a key in Redis, and why it may be so. One that holds a tenant's data has the tenant in it."""
 
-NOT_REDIS = {"brain:": "the purpose of a derived key", "brain:name:": "the same, of its name"}
+NOT_REDIS = {
+    "brain:": "the purpose of a derived key",
+    "brain:name:": "the same, of its name",
+    "brain:pepper:": "the same, of a pepper",
+}
 LABELS = {
     "answer",
+    "cache",  # by name, as the code names them
     "deployment",
     "ending",
     "kind",
@@ -65,6 +76,7 @@ LABELS = {
     "replica",
     "route",
     "status",
+    "subject",  # tenant, user or key: which kind of limit refused, not whose
     "why",
     "le",
     "state",

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from pydantic import SecretStr
 
 from actors.accepting import check_models
 from domain.commands import Accepted, Append, Appended, Change, Ended, Send, UnfinishedTurn
@@ -26,8 +27,10 @@ from domain.ports import AcceptedTurn, Ownership, Reply
 from serve_app.access_watch import AccessWatch, forgets_tenants
 from serve_app.ingress import IngressSettings, Parts, create_app
 from serve_app.ingress import metrics as ingress_metrics
+from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.parts import Administration
+from serve_app.settings import Settings
 from storage.access import API_KEYS
 from storage.audit import PostgresAudit
 from storage.catalog import CachedSettings
@@ -43,7 +46,8 @@ from storage.tenants import PostgresTenants, delete_tenant
 from tests.servers.given import open_pool
 
 KEY = "k" * 40
-MASTER = MasterKeys((b"m" * 32,))
+MASTER_TEXT = (b"m" * 32).hex()
+MASTER = MasterKeys.parse(MASTER_TEXT)
 USAGE = Usage(prompt_tokens=3, cached_tokens=1, completion_tokens=2, total_tokens=5)
 CATALOG = Catalog.model_validate(
     {
@@ -331,6 +335,8 @@ async def world(
         **(administration(pool, reader) if administered else {}),
     )
     if parts.watch is not None:
+        if parts.identity is not None:
+            parts.identity.start(parts.watch)
         parts.watch.start()
     hosts.catalog = lambda: parts.catalog
     async with serving(create_app(parts)) as url:
@@ -343,6 +349,8 @@ async def world(
     await parts.accounts.close(0.2)
     if parts.watch is not None:
         await parts.watch.close()
+    if parts.identity is not None:
+        await parts.identity.close()
     await pool.close()
 
 
@@ -360,7 +368,14 @@ def administration(pool: Pool, reader: PostgresReader) -> dict[str, Any]:
         partial(delete_tenant, pool),
         KeysUsed(keys.used),
     )
-    return {"watch": watch, "tenants": known, "administration": changed}
+    found = identity(Settings(master_key=SecretStr(MASTER_TEXT)), pool, None)
+    return {
+        "watch": watch,
+        "tenants": known,
+        "administration": changed,
+        "identity": found,
+        "find_token": found.callers.find,
+    }
 
 
 @asynccontextmanager
