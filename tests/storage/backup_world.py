@@ -57,6 +57,11 @@ INSERT INTO brain.users (tenant_id, id, email, email_key, name, preferences)
 INSERT INTO brain.sessions (tenant_id, id, user_id, expires_at) VALUES (%(tenant)s, 's', 'usr_x', 'infinity');
 INSERT INTO brain.refresh_tokens (tenant_id, session_id, hash) VALUES (%(tenant)s, 's', '\\x00ff');
 INSERT INTO brain.revoked_tokens VALUES (%(tenant)s, 'jti', 'infinity');
+INSERT INTO brain.clients (tenant_id, id, name, secret_hash, redirect_uris, grants, role, scopes)
+    VALUES (%(tenant)s, 'cli_' || %(tenant)s, %(odd)s, '\\x00ff', ARRAY['https://a.example/?x={"}'],
+        ARRAY['authorization_code'], 'member', ARRAY['models:read']);
+INSERT INTO brain.auth_codes (tenant_id, hash, client_id, user_id, redirect_uri, challenge, session_id, expires_at)
+    VALUES (%(tenant)s, '\\x00ff', 'cli_' || %(tenant)s, 'usr_x', %(odd)s, 'c', 's', 'infinity');
 INSERT INTO brain.audit (tenant_id, id, actor, action, detail)
     VALUES (%(tenant)s, 'a', %(settings)s, 'x', %(settings)s);
 INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)
@@ -64,6 +69,7 @@ INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)
 SELECT brain.access_changed(%(tenant)s, 'tenant', %(tenant)s);
 """
 KEY = "k" * 40  # of the first tenant's operator
+ENDS_SIGN_INS = {"sessions": ["revoked_at"], "users": ["tokens_from"], "access_version": ["version"]}
 EVERY_BYTE = bytes(range(256))
 JSON = Jsonb({"odd": ODD, "number": 12345678901234567890.25, "none": None})
 
@@ -106,15 +112,17 @@ async def answer(store: PostgresConversations, key: ConversationKey, owner: Owne
 
 
 def everything(url: str) -> dict[str, list[Any]]:
-    """All rows of each table, but of hosts, claims and owners, which no restore brings back, and words."""
+    """All rows of each table, but of hosts, claims and owners, which no restore brings back, and words; and without
+    what ends sign-ins, as a restore does."""
     with psycopg.connect(url) as connection:
         names = connection.execute(
             "SELECT relname FROM pg_class WHERE relnamespace = 'brain'::regnamespace AND relkind = 'r'"
         ).fetchall()
         found = {}
         for (name,) in names:
-            rows = sql.SQL("SELECT to_jsonb(t) - 'activation' - 'host' FROM {} AS t ORDER BY 1")
-            found[name] = connection.execute(rows.format(sql.Identifier("brain", name))).fetchall()
+            rows = sql.SQL("SELECT to_jsonb(t) - %s::text[] FROM {} AS t ORDER BY 1")
+            without = ["activation", "host", *ENDS_SIGN_INS.get(name, ())]
+            found[name] = connection.execute(rows.format(sql.Identifier("brain", name)), [without]).fetchall()
     del found["hosts"], found["outbox_claims"], found["message_words"]
     return found
 

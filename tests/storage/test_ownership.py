@@ -202,7 +202,13 @@ async def test_the_services_role_owns_nothing_and_bypasses_nothing(pool):
             "SELECT relname FROM pg_class WHERE relnamespace = 'brain'::regnamespace AND relkind = 'r'"
             " AND NOT (relrowsecurity AND relforcerowsecurity)"
         )
-        assert {row["relname"] for row in forced} == {"hosts", "outbox_consumers"}
+        of_no_tenant = {"access_version", "hosts", "outbox_consumers", "receipt_keys", "signing_keys"}
+        assert {row["relname"] for row in forced} == of_no_tenant
+        of_tenants = await connection.fetch(
+            "SELECT table_name FROM information_schema.columns WHERE table_schema = 'brain'"
+            " AND column_name LIKE 'tenant%'"
+        )
+        assert not of_no_tenant & {row["table_name"] for row in of_tenants}
 
 
 def test_migrations_go_up_and_down_and_offline(postgres_folder):

@@ -1,32 +1,54 @@
 """The ingress with every part that a replica gives it, and in its database two tenants with one of each thing."""
 
 import json
+import secrets
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from redis.asyncio import Redis
 
 from domain.ids import new_id
 from domain.model import Catalog
-from serve_app.access_watch import AccessWatch
+from serve_app.caches import Caches
 from serve_app.catalog_watch import CatalogWatch
-from serve_app.ingress import IngressSettings
-from serve_app.ingress.parts import Intents
+from serve_app.erasing import Erasing
+from serve_app.ingress import IngressSettings, Parts
+from serve_app.ingress.callers import Callers
+from serve_app.ingress.identity import Identity, identity
+from serve_app.ingress.limiter import Limiter, OfSettings
+from serve_app.ingress.parts import Intents, Privacy
 from serve_app.memory import Memory
+from serve_app.settings import Settings
+from storage import erasure, receipts
 from storage.access import key_hash
 from storage.bootstrap import bootstrap
+from storage.caches import tell_flush
 from storage.catalog import CachedSettings, PostgresCatalog
+from storage.clients import token_hash
+from storage.data_export import PostgresDataExport
+from storage.erased_journals import forget_journals
+from storage.erasure import PostgresErasure
 from storage.intents import PostgresIntents
+from storage.limits import RedisLimits
+from storage.postgres import Pool
 from storage.recall import PostgresRecall
+from storage.redis import open_redis
+from storage.sessions import Session
+from storage.signing_keys import SigningKey
 from storage.spaces import PostgresSpaces
 from tests.storage.memory_world import MemoryWorld
-from tests.unit.ingress_world import CATALOG, KEY, World, world
+from tests.unit.ingress_world import CATALOG, KEY, MASTER, World, administration, world
 from tests.unit.intents_world import PARCEL, REFUND, understanders
+from tests.unit.signed import signed
 
 PROVIDER = {"base_url": "http://127.0.0.1:9/v1", "models": [{"id": "registered"}]}
+ISSUER = "https://brain.example"
+EMAIL, PASSWORD = "ann@example.com", "correct horse battery"  # of a user of each tenant
 
 
 @dataclass
@@ -39,13 +61,27 @@ class Tenant:
 
 @dataclass
 class Whole:
-    """`owner`: a connection to the database as its owner."""
+    """`owner`: a connection to the database as its owner. `signing`: the key that signs access tokens."""
 
     world: World
     owner: psycopg.Connection[Any]
     own: Tenant
     other: Tenant
+    signing: SigningKey
     owners: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> Identity:
+        found = self.world.parts.identity
+        assert found is not None
+        return found
+
+    async def call(self, method: str, path: str, tenant: str, body: Any = None) -> Any:
+        """Asked with a key that may do everything in the tenant."""
+        headers = self.owner_of(tenant)
+        answer = await self.world.http.request(method, f"/api/v1/{path}", json=body, headers=headers)
+        assert answer.is_success, answer.text
+        return answer.json()
 
     def sql(self, statement: str, *values: Any) -> None:
         self.owner.execute(statement, values)
@@ -74,13 +110,34 @@ class Whole:
         """A key that counts at once. `columns`: further ones of its row, such as `revoked_at`."""
         made = f"brain_{new_id('key')}"
         scoped = None if scopes is None else list(scopes)
-        values = {"hash": key_hash(made), "role": role, "scopes": scoped, "user_id": user, **columns}
+        values = {
+            "id": new_id("key"),
+            "hash": key_hash(made),
+            "role": role,
+            "scopes": scoped,
+            "user_id": user,
+            **columns,
+        }
         names = ", ".join(values)
         self.sql(
-            f"INSERT INTO brain.api_keys (tenant_id, id, name, {names}) VALUES (%s, %s, 'k'{', %s' * len(values)})",
-            *(tenant, new_id("key"), *values.values()),
+            f"INSERT INTO brain.api_keys (tenant_id, name, {names}) VALUES (%s, 'k'{', %s' * len(values)})",
+            *(tenant, *values.values()),
         )
         return made
+
+    async def session(self, tenant: str, user: str) -> tuple[str, str]:
+        """A sign-in of the user, and its refresh token."""
+        made, refresh = new_id("ses"), f"brt_{tenant.removeprefix('ten_')}_{secrets.token_urlsafe(32)}"
+        await self.identity.sessions.open(tenant, Session(made, user), token_hash(refresh))
+        return made, refresh
+
+    async def token(self, tenant: str, role: str, status: str = "active", /, **changed: Any) -> str:
+        """An access token of a new user who has signed in. `changed`: as of `signed`."""
+        user = self.user(tenant, status, role)
+        session, _ = await self.session(tenant, user)
+        tokens = self.identity.tokens
+        claims = {"iss": tokens.issuer, "aud": tokens.audience, "sub": user, "client_id": user, "tenant": tenant}
+        return signed(self.signing, {**claims, "role": role, "sid": session}, **changed)
 
     def owner_of(self, tenant: str) -> dict[str, str]:
         """The header of a key that may do everything in the tenant."""
@@ -116,6 +173,32 @@ class Whole:
         assert made.status_code == 200, made.text
         return {"training_id": made.json()["id"]}
 
+    async def things(self, tenant: str, trained: bool = True) -> dict[str, str]:
+        """One of each thing that a path may name; a training only if it is asked for, for it takes its time."""
+        user = self.user(tenant, role=(role := await self.role(tenant)))
+        made = {"tenant_id": tenant, "user_id": user, "role": role, "key_id": self.key_of(tenant)}
+        made |= await self.conversation(tenant, user) | await self.intent(tenant)
+        made |= await self.training(tenant) if trained else {}
+        made["client_id"] = await self.client(tenant)
+        made["session_id"], _ = await self.session(tenant, user)
+        return made
+
+    async def role(self, tenant: str) -> str:
+        """The name of a role of the tenant's own, which may do nothing."""
+        name = f"role-{new_id('int')[-8:]}"
+        await self.call("POST", "roles", tenant, {"name": name, "permissions": []})
+        return name
+
+    async def client(self, tenant: str) -> str:
+        made: str = (await self.call("POST", "clients", tenant, {"name": "a program"}))["id"]
+        return made
+
+    def key_of(self, tenant: str) -> str:
+        """The id of a fresh key of the tenant, which may do nothing."""
+        made = new_id("key")
+        self.key(tenant, "member", [], id=made)
+        return made
+
     async def provider(self) -> None:
         """A registered provider `mine`."""
         key = {"authorization": f"Bearer {KEY}"}
@@ -124,18 +207,26 @@ class Whole:
 
 
 @asynccontextmanager
-async def whole(url: str, folder: Path, settings: IngressSettings | None = None) -> AsyncIterator[Whole]:
+async def whole(
+    url: str, folder: Path, redis_url: str, settings: IngressSettings | None = None
+) -> AsyncIterator[Whole]:
     """`url`: of a database of its own, as its owner."""
     operator = bootstrap(url, KEY)[0]
     with psycopg.connect(url, autocommit=True) as owner:
-        async with _whole(owner, url, operator, folder, settings) as made:
+        async with _whole(owner, url, operator, folder, redis_url, settings) as made:
             yield made
 
 
 @asynccontextmanager
 async def _whole(
-    owner: psycopg.Connection[Any], url: str, operator: str, folder: Path, settings: IngressSettings | None
+    owner: psycopg.Connection[Any],
+    url: str,
+    operator: str,
+    folder: Path,
+    redis_url: str,
+    settings: IngressSettings | None,
 ) -> AsyncIterator[Whole]:
+    redis = open_redis(redis_url)
     async with (
         world(url, operator, settings or IngressSettings(poll=0.01)) as made,
         understanders(made.pool, folder) as found,
@@ -149,25 +240,61 @@ async def _whole(
         async def wake() -> None:
             found.trainer.wake()
 
-        parts.models = CachedSettings(store.settings)
-        parts.registry = CatalogWatch(store, use, parts.models, every=0.05)
+        parts.models = models = CachedSettings(store.settings)
+        parts.registry = CatalogWatch(store, use, models, every=0.05)
         await parts.registry.configure(CATALOG)
         parts.classifier = found.replicas[0]
         parts.intents = Intents(PostgresIntents(made.pool), found.trainings, found.heads, wake)
         parts.memory = Memory(PostgresRecall(made.pool), PostgresSpaces(made.pool), memory.embedder, memory.open_store)
-        parts.watch = AccessWatch(parts.reader)
-        parts.watch.listeners.append(parts.callers.forget)
+        signing = await _guard(parts, made.pool, redis, redis_url, models)
         await memory.settle()
-        one = Whole(made, owner, Tenant(""), Tenant(""))
+        one = Whole(made, owner, Tenant(""), Tenant(""), signing)
         one.own, one.other = one.tenant(), one.tenant()
         await one.provider()
-        for each in (one.own, one.other):
-            each.things |= {"tenant_id": each.id, "user_id": one.user(each.id)}
-            for things in (await one.conversation(each.id), await one.intent(each.id), await one.training(each.id)):
-                each.things |= things
+        for each in (operator, one.own.id, one.other.id):
+            await one.call("POST", "users", each, {"email": EMAIL, "password": PASSWORD})
+        for own in (one.own, one.other):
+            own.things |= await one.things(own.id)
         yield one
         await memory.close()
         await parts.registry.close()
+        await parts.limiter.close()
+        await one.identity.close()
+        await redis.aclose()
+
+
+async def _guard(parts: Parts, pool: Pool, redis: Redis, redis_url: str, models: CachedSettings[Any]) -> SigningKey:
+    """Give `parts` what knows who may come in, as a replica does; the key that signs access tokens."""
+    for name, part in administration(pool, parts.reader).items():
+        setattr(parts, name, part)
+    watch, tenants = parts.watch, parts.tenants
+    assert watch is not None
+    parts.identity = found = identity(Settings(master_key=MASTER.keys[0].hex(), issuer=ISSUER), pool, redis)
+    parts.find_token = found.callers.find
+    parts.callers = Callers(parts.reader.find_api_key, parts.find_token)
+    parts.callers.current = watch.current
+    parts.caches = Caches({"model-settings": models, "tenant-settings": tenants, "credentials": parts.callers})
+    parts.tell_flush = partial(tell_flush, pool)
+    parts.master_keys = MASTER
+    parts.tenant_limits = OfSettings(tenants.settings)
+    parts.shared_limits = RedisLimits(open_redis(redis_url, timeout=1))
+    parts.limiter = Limiter(parts.tenant_limits, parts.shared_limits)
+    parts.limiter.start()
+    erasing = Erasing(
+        PostgresErasure(pool, MASTER.derived(erasure.PURPOSE)),
+        parts.hosts,
+        receipts.Receipts(MASTER.derived(receipts.PURPOSE)),
+        partial(forget_journals, redis),
+        parts.memory,
+        watch.refresh,
+        wait=0,
+    )
+    parts.privacy = Privacy(erasing, PostgresDataExport(pool))
+    watch.listeners += [parts.callers.forget, parts.caches.heard]
+    found.start(watch)
+    await watch.refresh()
+    watch.start()
+    return (await found.keys.present())[0]
 
 
 def minimal(schema: dict[str, Any], schemas: dict[str, Any]) -> Any:
