@@ -381,7 +381,7 @@ def administration(pool: Pool, reader: PostgresReader) -> dict[str, Any]:
 @asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """`app` behind uvicorn on a free port of loopback."""
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:  # asyncio sets TCP_NODELAY only where it is named
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
         task = asyncio.create_task(server.serve(sockets=[listener]))
