@@ -3,9 +3,10 @@
 Its rules for models are kept apart: `domain.model_settings`.
 """
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field
 
 from domain.model import Strict
 from domain.rates import Limits
@@ -22,6 +23,14 @@ OPERATORS_OWN = ("features", "quotas", "limits")
 """Settings that a tenant does not give itself."""
 
 
+Masking = Literal["off", "mask"]
+
+
+def _or(default: Any) -> Callable[[Any], Any]:
+    """Null is the default."""
+    return lambda value: default if value is None else value
+
+
 class Quotas(Strict):
     """How many of these a tenant may have; null: as many as there is room for."""
 
@@ -36,16 +45,11 @@ class TenantSettings(Strict):
     """
 
     system_prompt: str | None = Field(None, max_length=20_000)
-    features: dict[Feature, bool] = Field({})
+    features: Annotated[dict[Feature, bool], BeforeValidator(_or({}), dict[Feature, bool] | None)] = Field({})
     retention_days: int | None = Field(None, ge=1, le=36_500)
-    quotas: Quotas = Quotas()
-    limits: Limits = Limits()
-    pii_masking: Literal["off", "mask"] = "off"
-
-    @field_validator("features", "quotas", "limits", "pii_masking", mode="before")
-    @classmethod
-    def null_is_the_default(cls, value: Any, info: ValidationInfo) -> Any:
-        return cls.model_fields[str(info.field_name)].get_default() if value is None else value
+    quotas: Annotated[Quotas, BeforeValidator(_or(Quotas()), Quotas | None)] = Quotas()
+    limits: Annotated[Limits, BeforeValidator(_or(Limits()), Limits | None)] = Limits()
+    pii_masking: Annotated[Masking, BeforeValidator(_or("off"), Masking | None)] = "off"
 
     def enabled(self, feature: Feature) -> bool:
         return self.features.get(feature, True)
