@@ -48,10 +48,13 @@ def build(args: BuildArguments) -> Application:
     outbox.
 
     Generations that begin with a vLLM model run in its own deployment, while that has a replica. Raises
-    `IncompatibleSchema` where the database's schema does not allow this code: then nothing that runs is touched.
+    `IncompatibleSchema` where the database's schema does not allow this code, ValueError where there is no master key:
+    then nothing that runs is touched.
     """
-    if (url := Settings().database_url) is not None:
-        check_before(url.get_secret_value())
+    settings = Settings()
+    if settings.database_url is not None:
+        check_before(settings.database_url.get_secret_value())
+        _ = settings.master_keys  # raises where replicas could not start without it
     shared = {**common(), "user_config": args.catalog}
     local = build_local_llms(parse_catalog(args.catalog), shared, _local_replica)
     options = {**common(), "max_surge_percent": SURGE}

@@ -40,3 +40,11 @@ def test_a_deployment_is_refused_before_anything_is_replaced(contracted):
 async def test_a_replica_does_not_start(contracted, replica, handles):
     with pytest.raises(IncompatibleSchema, match="needs code of 9001 or later"):
         await replica.__init__(object.__new__(replica), *handles)
+
+
+def test_a_deployment_without_a_master_key_is_refused_before_anything_is_replaced(database_url, monkeypatch):
+    monkeypatch.setenv("BRAIN_DATABASE_URL", database_url)
+    for name in ("BRAIN_MASTER_KEY", "BRAIN_MASTER_KEY_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match="BRAIN_MASTER_KEY"):
+        build(BuildArguments())
