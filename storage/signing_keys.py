@@ -79,17 +79,6 @@ class PostgresSigningKeys:
                 await lent.execute("SELECT brain.end_signing_key($1, $2, $3)", key.id, at, last)
         return made
 
-    async def reseal(self) -> int:
-        """Seal all under the first master key; how many were not. Raises `CannotOpen`."""
-        count = 0
-        async with asking(self._pool) as lent, lent.transaction():
-            for row in await lent.fetch("SELECT id, sealed FROM brain.signing_keys"):
-                sealed = self._master.resealed(row["sealed"], _name(row["id"]))
-                if sealed is not None:
-                    await lent.execute("SELECT brain.reseal_signing_key($1, $2)", row["id"], sealed)
-                    count += 1
-        return count
-
     async def _all(self, lent: Connection) -> list[SigningKey]:
         rows = await lent.fetch(
             "SELECT * FROM brain.signing_keys WHERE id LIKE $1"

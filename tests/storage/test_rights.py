@@ -105,7 +105,6 @@ DEFINED = {
     "keys_used",
     "put_signing_key",
     "end_signing_key",
-    "reseal_signing_key",
     "find_client",
     "erase_events",
     "unlink_usage",

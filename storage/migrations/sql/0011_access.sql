@@ -257,11 +257,6 @@ BEGIN
     PERFORM brain.access_changed('', 'signing', p_id);
 END $$;
 
-CREATE FUNCTION brain.reseal_signing_key(p_id text, p_sealed jsonb) RETURNS void
-LANGUAGE sql SECURITY DEFINER SET search_path = brain, pg_temp AS $$
-    UPDATE brain.signing_keys SET sealed = p_sealed WHERE id = p_id
-$$;
-
 DO $$
 DECLARE t text;
 BEGIN
@@ -297,7 +292,7 @@ BEGIN
     FOREACH f IN ARRAY ARRAY(SELECT p.oid::regprocedure FROM pg_proc p WHERE p.pronamespace = 'brain'::regnamespace
         AND p.proname IN ('access_changed', 'access_since', 'revoked_now', 'prune_access', 'find_key', 'rehash_key', 'list_tenants',
             'create_tenant', 'change_tenant', 'delete_tenant', 'create_key', 'end_key', 'keys_used', 'put_signing_key',
-            'end_signing_key', 'reseal_signing_key')) LOOP
+            'end_signing_key')) LOOP
         EXECUTE 'REVOKE ALL ON FUNCTION ' || f || ' FROM PUBLIC';
         EXECUTE 'GRANT EXECUTE ON FUNCTION ' || f || ' TO brain_app';
         EXECUTE 'ALTER FUNCTION ' || f || ' OWNER TO brain_definer';

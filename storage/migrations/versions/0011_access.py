@@ -18,7 +18,7 @@ FUNCTIONS = (
     "access_changed, brain.access_since, brain.revoked_now, brain.prune_access, brain.find_key, brain.rehash_key,"
     " brain.list_tenants,"
     " brain.create_tenant, brain.change_tenant, brain.delete_tenant, brain.create_key, brain.end_key, brain.keys_used,"
-    " brain.put_signing_key, brain.end_signing_key, brain.reseal_signing_key"
+    " brain.put_signing_key, brain.end_signing_key"
 )
 
 
