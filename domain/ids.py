@@ -5,9 +5,30 @@ import re
 import time
 from typing import Literal
 
-Prefix = Literal["conv", "msg", "turn", "int", "usr", "ten", "key", "req", "train", "aud", "ses", "cli", "tok", "rcpt"]
+Prefix = Literal[
+    "conv",
+    "msg",
+    "turn",
+    "int",
+    "usr",
+    "ten",
+    "key",
+    "req",
+    "train",
+    "aud",
+    "ses",
+    "cli",
+    "tok",
+    "rcpt",
+    "evt",
+    "whk",
+    "dlv",
+    "chn",
+    "mcp",
+    "wid",
+]
 
-_SHAPE = re.compile(r"^(conv|msg|turn|int|usr|ten|key|train|aud|ses|cli|rcpt)_[0-9a-f]{32}$")
+_SHAPE = re.compile(r"^(conv|msg|turn|int|usr|ten|key|train|aud|ses|cli|rcpt|evt|whk|dlv|chn|mcp|wid)_[0-9a-f]{32}$")
 
 
 def new_id(prefix: Prefix) -> str:

@@ -44,6 +44,9 @@ class Permission(StrEnum):
     DATA_ERASE = "data:erase"
     EVENTS_READ = "events:read"
     WEBHOOKS_MANAGE = "webhooks:manage"
+    CHANNELS_MANAGE = "channels:manage"
+    TOOLS_READ = "tools:read"
+    TOOLS_MANAGE = "tools:manage"
     HEALTH_READ = "health:read"
     PLATFORM_TENANTS = "platform:tenants"
     PLATFORM_MODELS = "platform:models"
@@ -68,6 +71,7 @@ _READ_ONLY = frozenset(
         P.CATALOG_READ,
         P.USERS_SELF,
         P.EVENTS_READ,
+        P.TOOLS_READ,
     }
 )
 _MEMBER = frozenset(
@@ -84,6 +88,7 @@ _MEMBER = frozenset(
         P.USERS_SELF,
         P.SIGN_IN,
         P.EVENTS_READ,
+        P.TOOLS_READ,
     }
 )
 _AGENT = _MEMBER | {P.CONVERSATIONS_ANY, P.MESSAGES_AS_SYSTEM, P.USERS_READ, P.SETTINGS_READ}

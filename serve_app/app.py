@@ -16,6 +16,7 @@ from deployments.local_llm import build_local_llms
 from domain.model import parse_catalog
 from serve_app.indexer_replica import IndexerReplica
 from serve_app.ingress_replica import IngressReplica
+from serve_app.relay_replica import RelayReplica
 from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica, TrainerReplica
 from serve_app.settings import Settings
 from storage.compatibility import check_before
@@ -45,7 +46,7 @@ def build(args: BuildArguments) -> Application:
     """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model.
 
     IntentTrainer → Embedder makes the classifier's heads, by work from the database; the Indexer works from the
-    outbox.
+    outbox. The Relay carries events and messages out of the service and messages of other channels in.
 
     Generations that begin with a vLLM model run in its own deployment, while that has a replica. Raises
     `IncompatibleSchema` where the database's schema does not allow this code, ValueError where there is no master key:
@@ -95,6 +96,14 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.1},
         **options,
     ).bind(embedder)
+    relay = serve.deployment(
+        RelayReplica,
+        name="Relay",
+        num_replicas=1,
+        max_ongoing_requests=64,  # it is only asked how it is
+        ray_actor_options={"num_cpus": 0.1},
+        **options,
+    ).bind(host)
     return serve.deployment(
         serve.ingress()(IngressReplica),
         name="Ingress",
@@ -104,7 +113,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         user_config=args.catalog,
         **options,
-    ).bind(host, llm, embedder, classifier, local, trainer, indexer)
+    ).bind(host, llm, embedder, classifier, local, trainer, indexer, relay)
 
 
 def build_embedder(environment: Mapping[str, str] | None = None) -> Application:

@@ -60,7 +60,7 @@ from storage.tenants import PostgresTenants, delete_tenant
 
 log = logging.getLogger("brain.ingress")
 SETTLE = 5.0  # seconds that entering the last completions into the ledger may take
-BESIDE = ("intent_trainer", "indexer")  # work in the background: no answer to a client needs them
+BESIDE = ("intent_trainer", "indexer", "relay")  # work in the background: no answer to a client needs them
 LIMITS_ANSWER = 1.0  # seconds that one request waits for Redis to count it, before all are counted here
 DRAINING = "brain:draining"  # a key in Redis: whoever stops the service sets it
 
@@ -78,6 +78,7 @@ class IngressReplica:
         local: dict[str, DeploymentHandle],
         trainer: DeploymentHandle,
         indexer: DeploymentHandle,
+        relay: DeploymentHandle,
     ) -> None:
         settings = Settings()
         prepare(settings.log_level)
@@ -148,6 +149,7 @@ class IngressReplica:
                 "intent_classifier": lambda: ask(lambda: classifier.check_health.remote()),
                 "intent_trainer": lambda: ask(lambda: trainer.ping.remote()),
                 "indexer": indexing,
+                "relay": lambda: ask(lambda: relay.ping.remote()),
             },
             memory=self._memory,
             tenants=known_tenants,

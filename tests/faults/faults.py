@@ -42,8 +42,8 @@ def both(*acts: Act) -> Act:
 
 kill, freeze = processes.kill, processes.freeze
 HOST, INGRESS, LLM = (f"ServeReplica:brain:{name}" for name in ("ConversationHost", "Ingress", "HostedLLM"))
-CLASSIFIER, EMBEDDER, INDEXER, TRAINER = (
-    f"ServeReplica:brain:{name}" for name in ("IntentClassifier", "Embedder", "Indexer", "IntentTrainer")
+CLASSIFIER, EMBEDDER, INDEXER, TRAINER, RELAY = (
+    f"ServeReplica:brain:{name}" for name in ("IntentClassifier", "Embedder", "Indexer", "IntentTrainer", "Relay")
 )
 POSTGRES, PGBOUNCER, REDIS = "bin/postgres", "pgbouncer", "redis-server"
 FAULTS = (
@@ -54,6 +54,7 @@ FAULTS = (
     Fault("kill -9 of the embedder", kill(EMBEDDER), 2),
     Fault("kill -9 of the indexer", kill(INDEXER), 2),
     Fault("kill -9 of the trainer", kill(TRAINER), 1),
+    Fault("kill -9 of the relay", kill(RELAY), 2),
     Fault("kill -9 of the proxy", kill("ray::HAProxyManager"), 2),
     Fault("kill -9 of Serve's controller", kill("ray::ServeController"), 2),
     Fault("all hosts die", both(kill(HOST), kill(HOST)), 3),

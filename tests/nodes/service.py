@@ -29,6 +29,7 @@ REPLICAS = {
     "IntentTrainer": 1,
     "Embedder": 1,
     "Indexer": 1,
+    "Relay": 1,
 }
 ON_EVERY_NODE = ("Ingress", "ConversationHost", "HostedLLM")
 

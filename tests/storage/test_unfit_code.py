@@ -35,7 +35,11 @@ def test_a_deployment_is_refused_before_anything_is_replaced(contracted):
 @pytest.mark.filterwarnings("ignore:coroutine '.*__del__' was never awaited")
 @pytest.mark.parametrize(
     ("replica", "handles"),
-    [(HostReplica, [None, None, {}, None]), (IngressReplica, [None] * 4 + [{}, None, None]), (IndexerReplica, [None])],
+    [
+        (HostReplica, [None, None, {}, None]),
+        (IngressReplica, [None] * 4 + [{}, None, None, None]),
+        (IndexerReplica, [None]),
+    ],
 )
 async def test_a_replica_does_not_start(contracted, replica, handles):
     with pytest.raises(IncompatibleSchema, match="needs code of 9001 or later"):

@@ -1,0 +1,54 @@
+"""What runs in each replica of the relay: what carries events and messages out of the service, and messages in.
+
+Its work comes from the database, so several of them may stand beside each other, and one that dies loses nothing.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.handles import HandleHosts
+from serve_app.process import check_process, prepare
+from serve_app.replica_metrics import MetricsPage
+from serve_app.settings import Settings
+from storage.compatibility import check_pool
+from storage.postgres import open_pool
+from storage.redis import open_redis
+
+
+class Worker(Protocol):
+    """Work that goes on from `start` to `close`. `close` may be called without `start`."""
+
+    def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class RelayReplica:
+    """Holds the workers for as long as the replica lives."""
+
+    async def __init__(self, host: DeploymentHandle) -> None:  # type: ignore[misc]
+        settings = Settings()
+        prepare(settings.log_level)
+        self._pool = await open_pool(settings.required("database_url"), 4, 0, settings.database_pooled)
+        await check_pool(self._pool)
+        self._redis = open_redis(settings.required("redis_url"))
+        self._hosts = HandleHosts(host)
+        self._metrics = MetricsPage(serve.get_replica_context().deployment, self._redis)
+        self._workers: list[Worker] = []
+        self._metrics.start()
+        for worker in self._workers:
+            worker.start()
+
+    async def ping(self) -> dict[str, Any]:
+        return {"workers": len(self._workers)}
+
+    async def check_health(self) -> None:
+        check_process()
+
+    async def __del__(self) -> None:
+        await asyncio.gather(*(worker.close() for worker in self._workers), return_exceptions=True)
+        await self._metrics.close()
+        await asyncio.gather(self._pool.close(), self._redis.aclose(), return_exceptions=True)
