@@ -63,7 +63,8 @@ class Embedder:
 
     `model`: "packaged" (MiniLM, offline), or a sentence-transformers name or folder. `threads`: of a pass, at most two
     if not given; torch uses one where the machine is crowded. `device`: a GPU, where there is one, if not given. On a
-    CPU the packaged model runs by ONNX Runtime, without torch in the process. `precision`: `float32`, or `int8` on the CPU, whose vectors are others and cannot be compared with float32's.
+    CPU the packaged model runs by ONNX Runtime, without torch in the process. `precision`: `float32`, or `int8` on the
+    CPU, whose vectors are others and cannot be compared with float32's.
     `stalled_after`: seconds after which a forward pass that has not come back makes the replica unhealthy.
 
     Raises ValueError where the model cannot run in this precision here.
