@@ -3,8 +3,8 @@ from float32 weights.
 
 In int8, each column of a matrix has a scale, and each token's activations have one, found when it passes (dynamic
 quantisation, as in ZeroQuant, arXiv:2206.01861). One scale for a whole batch, which ONNX Runtime's own quantiser makes,
-is a fifth quicker, but a text's vector would depend on the texts beside it, and lies further off (cosine 0.994 with float32's; by
-token 0.998). Operators: ONNX opset 18, and com.microsoft's of
+is a fifth quicker, but a text's vector would depend on the texts beside it, and lies further off (cosine 0.994 with
+float32's; by token 0.998). Operators: ONNX opset 18, and com.microsoft's of
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
 """
 
