@@ -156,7 +156,7 @@ class Embedder:
 
 
 def _device() -> str:
-    """A GPU where one can be used. torch, which takes seconds and 200 MB, is asked only where a driver is."""
+    """A GPU where one can be used. torch, which takes seconds to import, is asked only where a driver is."""
     if not any(Path(driver).exists() for driver in DRIVERS):
         return "cpu"
     import torch
