@@ -1,6 +1,6 @@
 """Products of the built-in catalogue as rows, and the statements that read and write them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -27,7 +27,8 @@ MOST_VALUES = 200  # of an attribute, in a structure
 BY_ID = f"SELECT {COLUMNS} FROM brain.products WHERE tenant_id = $1 AND id = ANY ($2)"
 OFFERS = "SELECT id, price, currency, stock, available FROM brain.products WHERE tenant_id = $1 AND id = ANY ($2)"
 FIND = """
-SELECT id, group_id, score, total, lacking FROM brain.find_products($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+SELECT id, group_id, score, total, lacking
+    FROM brain.find_products($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 """
 PUT = f"""
 WITH given AS (
@@ -64,7 +65,8 @@ SELECT category AS value, count(*) AS n FROM brain.products WHERE tenant_id = $1
 """
 ATTRIBUTES = f"""
 SELECT name, array_agg(value ORDER BY place) AS values FROM (
-    SELECT a.key AS name, a.value, row_number() OVER (PARTITION BY a.key ORDER BY count(*) DESC, a.value COLLATE "C") AS place
+    SELECT a.key AS name, a.value,
+            row_number() OVER (PARTITION BY a.key ORDER BY count(*) DESC, a.value COLLATE "C") AS place
         FROM brain.products p, jsonb_each_text(p.attributes) a WHERE p.tenant_id = $1 GROUP BY a.key, a.value) counted
     WHERE place <= {MOST_VALUES} GROUP BY name ORDER BY name COLLATE "C" LIMIT 200
 """
@@ -112,9 +114,9 @@ def arguments(
 
 
 def structure(
-    categories: Sequence[Mapping[str, Any]],
-    attributes: Sequence[Mapping[str, Any]],
-    currencies: Sequence[Mapping[str, Any]],
+    categories: Sequence[asyncpg.Record],
+    attributes: Sequence[asyncpg.Record],
+    currencies: Sequence[asyncpg.Record],
 ) -> Structure:
     return Structure(
         sum(row["n"] for row in categories),

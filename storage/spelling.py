@@ -6,9 +6,9 @@ SHORT = 7  # letters; a shorter word may have one slip, a longer one two
 
 
 def corrected(word: str, known: Iterable[str]) -> str | None:
-    """The nearest of the known words, by the least number of letters that are wrong, missing, too many or exchanged with
-    their neighbour (optimal string alignment; Damerau, "A technique for computer detection and correction of spelling
-    errors", CACM 1964); None where none is near."""
+    """The nearest of the known words, by the least number of letters that are wrong, missing, too many or exchanged
+    with their neighbour; None where none is near. (Optimal string alignment, after Damerau, "A technique for computer
+    detection and correction of spelling errors", CACM 1964.)"""
     most = 1 if len(word) < SHORT else 2
     near = [
         (slips, one)

@@ -213,7 +213,7 @@ async def test_the_structure_counts_categories_and_names_values(shop):
     structure = await shop.catalogue.structure(shop.tenant)
     assert structure.total == len(SHOP)
     assert structure.categories["Clothing > Shirts"] == 5
-    assert list(structure.categories)[0] == "Clothing > Shirts"
+    assert next(iter(structure.categories)) == "Clothing > Shirts"
     assert structure.attributes["colour"][0] == "red"
     assert set(structure.attributes["colour"]) == {"red", "blue", "white", "brown", "black"}
     assert structure.currencies == ("USD", "EUR")
