@@ -63,7 +63,8 @@ INSERT INTO brain.clients (tenant_id, id, name, secret_hash, redirect_uris, gran
 INSERT INTO brain.auth_codes (tenant_id, hash, client_id, user_id, redirect_uri, challenge, session_id, expires_at)
     VALUES (%(tenant)s, '\\x00ff', 'cli_' || %(tenant)s, 'usr_x', %(odd)s, 'c', 's', 'infinity');
 INSERT INTO brain.products (tenant_id, id, title, description, price, category, group_id, attributes)
-    VALUES (%(tenant)s, 'sku', %(odd)s, %(odd)s, 0.10, %(odd)s, %(odd)s, jsonb_build_object(%(odd)s::text, %(odd)s::text));
+    VALUES (%(tenant)s, 'sku', %(odd)s, %(odd)s, 0.10, %(odd)s, %(odd)s,
+        jsonb_build_object(%(odd)s::text, %(odd)s::text));
 INSERT INTO brain.product_vectors (tenant_id, product_id, text_hash, space)
     VALUES (%(tenant)s, 'sku', gen_random_uuid(), 's');
 INSERT INTO brain.audit (tenant_id, id, actor, action, detail)

@@ -433,6 +433,8 @@ async def own_things(brain: Whole, route: Asked) -> Things:
     elif "user_id" in route.parameters:
         things["user_id"] = brain.user(own, role=things["role"])
         things["session_id"], _ = await brain.session(own, things["user_id"])
+    elif "product_id" in route.parameters:
+        things["product_id"] = await brain.product(own)
     elif "name" in route.parameters or "provider" in route.parameters:
         await brain.provider()
     return things
