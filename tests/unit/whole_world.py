@@ -19,6 +19,7 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.erasing import Erasing
 from serve_app.ingress import IngressSettings, Parts
 from serve_app.ingress.callers import Callers
+from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
 from serve_app.ingress.parts import Intents, Privacy
@@ -36,6 +37,7 @@ from storage.erasure import PostgresErasure
 from storage.intents import PostgresIntents
 from storage.limits import RedisLimits
 from storage.postgres import Pool
+from storage.products import PostgresProducts
 from storage.recall import PostgresRecall
 from storage.redis import open_redis
 from storage.sessions import Session
@@ -181,6 +183,7 @@ class Whole:
         made |= await self.training(tenant) if trained else {}
         made["client_id"] = await self.client(tenant)
         made["session_id"], _ = await self.session(tenant, user)
+        made["product_id"] = await self.product(tenant)
         return made
 
     async def role(self, tenant: str) -> str:
@@ -191,6 +194,12 @@ class Whole:
 
     async def client(self, tenant: str) -> str:
         made: str = (await self.call("POST", "clients", tenant, {"name": "a program"}))["id"]
+        return made
+
+    async def product(self, tenant: str) -> str:
+        """The shop's own id of a product."""
+        made = new_id("int").replace("int_", "sku-")
+        await self.call("PUT", f"catalog/products/{made}", tenant, {"title": "A thing", "price": 5, "currency": "USD"})
         return made
 
     def key_of(self, tenant: str) -> str:
@@ -245,6 +254,8 @@ async def _whole(
         await parts.registry.configure(CATALOG)
         parts.classifier = found.replicas[0]
         parts.intents = Intents(PostgresIntents(made.pool), found.trainings, found.heads, wake)
+        products = PostgresProducts(made.pool)
+        parts.catalogue = Catalogue(products, products)
         parts.memory = Memory(PostgresRecall(made.pool), PostgresSpaces(made.pool), memory.embedder, memory.open_store)
         signing = await _guard(parts, made.pool, redis, redis_url, models)
         await memory.settle()
