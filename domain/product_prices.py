@@ -36,16 +36,23 @@ _UNIT = "|".join(sorted(map(re.escape, _CODES), key=len, reverse=True))
 _NUMBER = r"(?:\d{1,3}(?:[,.'\u202f ]\d{3})+(?:[.,]\d{1,2})?|\d+(?:[.,]\d{1,2})?)(?!\d)"
 _MONEY = rf"(?:(?:{_UNIT})\s?{_NUMBER}|(?<![\w.,]){_NUMBER}\s?(?:{_UNIT})(?!\w))"
 _CLAIMED = re.compile(_MONEY, re.IGNORECASE)
-_SAID = rf"(?:{_MONEY}|(?<![\w.,-]){_NUMBER})(?![\w%\"-]|[.,]\d|\s?(?:inch|inches|gb|tb|mb|mah|ml|cm|mm|kg|lbs?|ft|l|w|k|mp|x|h|hours?|years?|people|persons?|pieces?|liters?|litres?|cups?|watts?|items?|things?|percent)\b)"
+_OF_SOMETHING = (
+    r"inch|inches|gb|tb|mb|mah|ml|cm|mm|kg|lbs?|ft|l|w|k|mp|x|h|hours?|years?|people|persons?|pieces?|liters?|litres?|cups?"
+    r"|watts?|items?|things?|percent"
+)
+_SAID = rf"(?:{_MONEY}|(?<![\w.,-]){_NUMBER})(?![\w%\"-]|[.,]\d|\s?(?:{_OF_SOMETHING})\b)"
 _BETWEEN = re.compile(rf"(?:\bbetween\s+|\bfrom\s+)?({_SAID})\s*(?:\band\b|\bto\b|-|–)\s*({_SAID})", re.IGNORECASE)
 _BELOW = re.compile(
     r"\b(?P<strict>under|below|less than|cheaper than|lower than|beneath)\s+"
-    rf"(?P<a>{_SAID})|\b(?:up to|at most|max(?:imum)?(?: of| price)?|no more than|not more than|not over|within|budget(?: of| is|:)?|"
-    rf"for|can spend|spend)\s+(?:about\s+|around\s+|only\s+|a\s+)?(?P<b>{_SAID})|(?P<c>{_SAID})\s+(?:or less|or under|or below|max(?:imum)?|at most|tops)\b",
+    rf"(?P<a>{_SAID})|\b(?:up to|at most|max(?:imum)?(?: of| price)?|no more than|not more than|not over|within|"
+    rf"budget(?: of| is|:)?|"
+    rf"for|can spend|spend)\s+(?:about\s+|around\s+|only\s+|a\s+)?(?P<b>{_SAID})|(?P<c>{_SAID})\s+(?:or less|"
+    rf"or under|or below|max(?:imum)?|at most|tops)\b",
     re.IGNORECASE,
 )
 _ABOVE = re.compile(
-    rf"\b(?P<strict>over|above|more than|dearer than|higher than)\s+(?P<a>{_SAID})|\b(?:at least|no less than|starting at|from|min(?:imum)?(?: of)?)\s+"
+    rf"\b(?P<strict>over|above|more than|dearer than|higher than)\s+(?P<a>{_SAID})|\b(?:at least|no less than|"
+    rf"starting at|from|min(?:imum)?(?: of)?)\s+"
     rf"(?P<b>{_SAID})|(?P<c>{_SAID})\s+(?:or more|or above|or over|and up|upwards)\b",
     re.IGNORECASE,
 )

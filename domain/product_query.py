@@ -21,14 +21,16 @@ _ORDINALS = {
     "last": -1,
 }
 _ORDINAL = re.compile(
-    r"\bthe\s+(first|second|third|fourth|fifth|last|1st|2nd|3rd|4th|5th)(?:\s+(?:one|product|item|option))?\b(?!\s+(?:time|day|order))|"
+    r"\bthe\s+(first|second|third|fourth|fifth|last|1st|2nd|3rd|4th|5th)(?:\s+(?:one|product|item|"
+    r"option))?\b(?!\s+(?:time|day|order))|"
     r"\b(?:number|option|no\.|#)\s*([1-9])\b",
     re.IGNORECASE,
 )
 _THAT = re.compile(r"\b(?:it|its|that one|this one|that|this|them|those|these|they)\b", re.IGNORECASE)
 _FOLLOWS = re.compile(
     r"^\W*(?:(?:ok(?:ay)?|thanks?|great|nice|hm+|well|and|but|or|so|then|also)\b[\s,.!]*)*"
-    r"(?:and\b|what about|how about|or\b|also\b|any(?:thing)?\s+(?:cheaper|else|other|in)\b|do you have (?:it|that|this|them|one|any)\b|"
+    r"(?:and\b|what about|how about|or\b|also\b|any(?:thing)?\s+(?:cheaper|else|other|in)\b|do you have (?:it|"
+    r"that|this|them|one|any)\b|"
     r"(?:is|are|does|do)\s+(?:it|that|this|they|those|these|there)\b|is there (?:one|any)\b|"
     r"(?:in|with|without|under|below|over|only|just)\b|how much (?:is|are|does|do)\s+(?:it|that|this|they|the)\b|"
     r"what\s+(?:colou?rs?|sizes?|materials?)\b|(?:cheaper|a cheaper|the cheapest|something cheaper)\b|same\b)",
@@ -36,7 +38,8 @@ _FOLLOWS = re.compile(
 )
 _CHEAPER = re.compile(r"\b(?:cheaper|less expensive|more affordable)\b(?!\s+than)", re.IGNORECASE)
 _ORDERS = re.compile(
-    r"\b(?:order|invoice|ticket|tracking|parcel|shipment)s?\s*(?:number|no\.?|id)?\s*[:#]?\s*#?(?=[\w-]*\d)[\w-]{4,}|#\s?[A-Za-z]?\d{3,}\w*",
+    r"\b(?:order|invoice|ticket|tracking|parcel|shipment)s?\s*(?:number|no\.?|"
+    r"id)?\s*[:#]?\s*#?(?=[\w-]*\d)[\w-]{4,}|#\s?[A-Za-z]?\d{3,}\w*",
     re.IGNORECASE,
 )
 _ID = re.compile(
@@ -61,28 +64,34 @@ _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
         ),
         (
             "stock",
-            r"^\W*(?:(?:hi|hello|hey)\W+)?(?:is|are|do you (?:still )?have|have you(?: still)? got|you got|check (?:if|whether))\b.*"
+            r"^\W*(?:(?:hi|hello|hey)\W+)?(?:is|are|do you (?:still )?have|have you(?: still)? got|you got|"
+            r"check (?:if|whether))\b.*"
             r"\b(?:in stock|available|sold out|out of stock)\b|\bavailability\b|\bsold out\b",
         ),
         ("details", r"\b(?:tell me (?:more )?about|describe|details|more about|information (?:on|about)|info on)\b"),
         (
             "have",
-            r"\b(?:do|did|have|can|could) (?:you|we|i)\b.{0,20}?\b(?:have|sell|carry|stock|got|get|offer)\b|\bis there\b|\bare there\b|"
+            r"\b(?:do|did|have|can|could) (?:you|we|i)\b.{0,20}?\b(?:have|sell|carry|stock|got|get|offer)\b|"
+            r"\bis there\b|\bare there\b|"
             r"\bgot any\b|\bcan i get\b|\bdoes .* come in\b",
         ),
         (
             "list",
-            r"\b(?:show|find|list|recommend|suggest|looking for|search(?:ing)? for|want|need|buy|which|what)\b|\bin stock\b|\bavailable\b",
+            r"\b(?:show|find|list|recommend|suggest|looking for|search(?:ing)? for|want|need|buy|which|what)\b|"
+            r"\bin stock\b|\bavailable\b",
         ),
     )
 )
 _SHOPPING = re.compile(
-    r"\b(?:in stock|do you (?:have|sell|carry|stock)|have you got|looking for|shopping for|buy|cheap(?:er|est)?|most expensive|"
-    r"how much (?:is|are|does|do)|price|cost|recommend|show me|available|products?|compare|what (?:colou?rs|sizes)|size|colou?r)\b",
+    r"\b(?:in stock|do you (?:have|sell|carry|stock)|have you got|looking for|shopping for|buy|cheap(?:er|est)?|"
+    r"most expensive|"
+    r"how much (?:is|are|does|do)|price|cost|recommend|show me|available|products?|compare|what (?:colou?rs|"
+    r"sizes)|size|colou?r)\b",
     re.IGNORECASE,
 )
 _OTHER_MATTER = re.compile(
-    r"\b(?:my|an?|the|this)\s+(?:\w+\s+)?(?:order|parcel|package|delivery|shipment|refund|return|payment|account|invoice|password|subscription)s?\b|"
+    r"\b(?:my|an?|the|this)\s+(?:\w+\s+)?(?:order|parcel|package|delivery|shipment|refund|return|payment|account|"
+    r"invoice|password|subscription)s?\b|"
     r"\b(?:refund|cancel|track|return policy|deliver(?:y|ed)?|shipping|password|log ?in|sign in|opening hours)\b",
     re.IGNORECASE,
 )
@@ -163,7 +172,9 @@ class Reading:
         """How many of the message's other words its row has."""
         if not self.words:
             return 0
-        told = " ".join((product.title, product.category or "", product.description or "", *product.attributes.values()))
+        told = " ".join(
+            (product.title, product.category or "", product.description or "", *product.attributes.values())
+        )
         known = set(forms(told))
         return sum(word in known or any(near(word, one) for one in known) for word in self.words)
 
@@ -284,7 +295,9 @@ def _named(text: str, lexicon: Lexicon) -> Reading:
 
 
 def _tells(word: Word) -> bool:
-    return len(word.form) > 1 and not filler(word.form) and word.form[0].isalnum() and word.form.lower() not in _ORDINALS
+    return (
+        len(word.form) > 1 and not filler(word.form) and word.form[0].isalnum() and word.form.lower() not in _ORDINALS
+    )
 
 
 def _joined(wishes: list[Wish], wish: Wish) -> list[Wish]:
@@ -312,14 +325,17 @@ def _asked_attribute(text: str, lexicon: Lexicon) -> str | None:
 
 
 def _without_attribute(reading: Reading, attribute: str, lexicon: Lexicon) -> Reading:
-    return replace(
-        reading, words=tuple(word for word in reading.words if word not in lexicon.attributes[attribute])
-    )
+    return replace(reading, words=tuple(word for word in reading.words if word not in lexicon.attributes[attribute]))
 
 
 def _sides(text: str, lexicon: Lexicon) -> tuple[Reading, ...]:
     """The two things that are compared; what one of them leaves out it has from the other."""
-    cleaned = re.sub(r"\b(?:compare|which|one|is|are|costs?|the|between|difference|cheaper|dearer|better|less|more|expensive)\b", " ", text, flags=re.IGNORECASE)
+    cleaned = re.sub(
+        r"\b(?:compare|which|one|is|are|costs?|the|between|difference|cheaper|dearer|better|less|more|expensive)\b",
+        " ",
+        text,
+        flags=re.IGNORECASE,
+    )
     read_parts = [_named(part, lexicon) for part in _PARTS.split(cleaned)]
     parts = [part for part in read_parts if part.names_products]
     if len(parts) < 2:
@@ -348,8 +364,11 @@ def _going_on(own: Reading, before: Reading) -> Reading:
     """A follow-up: what it says anew, and for the rest what was said before."""
     if own.category or own.ids or own.sides or (own.words and own.refers is None and not own.wishes):
         return own
-    if own.refers is not None:
-        return replace(own, before=before)
+    if own.refers is not None or before.refers is not None:  # of the product that was spoken of
+        kind = (
+            before.kind if own.kind == "list" and own.wishes and before.kind in ("price", "stock", "have") else own.kind
+        )
+        return replace(own, kind=kind, refers=own.refers or 0, before=before)
     names = {attribute for wish in own.wishes for attribute in wish.values}
     kept = tuple(wish for wish in before.wishes if not names & wish.values.keys())
     kind = own.kind

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from domain.claims import named
 from domain.embedding import Embedding
-from domain.product_claims import named
 from domain.product_facts import ProductFacts, no_facts, row_of
 from domain.product_lexicon import Lexicon
 from domain.product_query import ALL, Reading
@@ -27,7 +27,7 @@ class Seen:
 
 @dataclass(slots=True)
 class _Found:
-    """`whole`: whether these are all that fit. `total`: how many there are, where it is known."""
+    """`total`: how many fit, where it is known; none do where these are the `nearest`."""
 
     products: list[Product]
     total: int | None = None
@@ -92,7 +92,9 @@ class ProductSearch:
             all_seen = len(found.items) < query.limit or found.total == len(found.items)
             exact = len(fit) == len(found.items)
             return _Found(fit, found.total if exact and found.total is not None else len(fit) if all_seen else None)
-        wider = replace(ProductQuery(), text="" if reading.category else query.text, category=reading.category, limit=ALL)
+        wider = replace(
+            ProductQuery(), text="" if reading.category else query.text, category=reading.category, limit=ALL
+        )
         if wider.text or wider.category:
             found = await self._search(wider)
             if not found.items and query.attributes:
@@ -101,17 +103,16 @@ class ProductSearch:
             (one.product for one in found.items),
             key=lambda one: (-reading.met(one), -reading.covered(one), not one.in_stock, one.price or 0),
         )
-        return _Found(ranked[:NEAREST], 0, nearest=True)
+        best = reading.met(ranked[0]) if ranked else 0
+        near = [one for one in ranked if reading.met(one) >= best - 1] if best else ranked
+        return _Found(near[:NEAREST], 0, nearest=True)
 
     def _ordered(self, reading: Reading, items: Sequence[FoundProduct]) -> list[Product]:
         """Those that fit; of equally good ones what is in stock first."""
         fit = [one.product for one in items if reading.fits(one.product)]
         if reading.kind in ("cheapest", "dearest"):
             return fit
-        if reading.words and (reading.category or reading.wishes):
-            best = max((reading.covered(one) for one in fit), default=0)
-            fit = [one for one in fit if reading.covered(one) == best]
-        if reading.words and not reading.category:
+        if reading.words:
             best = max((reading.covered(one) for one in fit), default=0)
             fit = [one for one in fit if reading.covered(one) == best]
         return sorted(fit, key=lambda one: one.in_stock is False)
@@ -215,7 +216,14 @@ def wish_of(reading: Reading) -> str:
     named = reading.category or " ".join(reading.words)
     if not named and reading.refers is not None and reading.before is not None:
         named = wish_of(reading.before)
-    parts = [part for part in (named, *(f"not {w.said}" if w.negated and not w.said.startswith("not") else w.said for w in reading.wishes)) if part]
+    parts = [
+        part
+        for part in (
+            named,
+            *(f"not {w.said}" if w.negated and not w.said.startswith("not") else w.said for w in reading.wishes),
+        )
+        if part
+    ]
     for bound in reading.bounds:
         if bound.min_price is not None:
             parts.append(f"from {bound.min_price} {bound.currency or ''}".strip())

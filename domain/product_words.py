@@ -32,23 +32,23 @@ _SAME = {
     "watt": "w",
     '"': "inch",
 }
-_FILLER = frozenset(
-    """
-    a about actually all also am among an and any anything are as at be been being best both brand but buy by can carry
-    check come could currently deal did different do does else ever find first for from get give go going good got great
-    has have having hello help her here hey hi him his how i if in interested into is it item just keep kind know let like
-    list look looking make many matter may me might model more most much my need new nice no not now of offer ok okay on
-    one only option or order other our out over own per piece please possible product prefer range really right s
-    second see sell sells set shop should show so some something somewhere sort still store suggest recommend such
-    tell thank thanks that the their them then there these they thing this those to today too type up us variant
-    variety version want was we were what when where which who will wish with within without would yes you your
-    price priced pricing cost costs costing cheap cheaper cheapest expensive affordable budget dollar euro usd eur gbp
-    lowest highest least available availability stock stocked left sold instock compare compared comparison versus vs
-    difference between better details detail describe information info made named called total exist
-    re ve ll d m t am gift present thing please something anyone somebody maybe perhaps around roughly approximately
-    hand right currently moment ship shipped well very quite bit lot under below less than up than least maximum max
-    """.split()  # noqa: SIM905
-)
+_FILLER_TEXT = """
+    a about actually affordable all also am among an and any anyone anything approximately are around as at
+    availability available be been being below best better between bit both brand budget but buy by called can
+    carry cheap cheaper cheapest check come compare compared comparison cost costing costs could currently d deal
+    describe detail details did difference different do does dollar else eur euro ever exist expensive find first
+    for from gbp get gift give go going good got great hand has have having hello help her here hey hi highest him
+    his how i if in info information instock interested into is it item just keep kind know least left less let
+    like list ll look looking lot lowest m made make many matter max maximum may maybe me might model moment more
+    most much my named need new nice no not now of offer ok okay on one only option or order other our out over
+    own per perhaps piece please possible prefer present price priced pricing product quite range re really
+    recommend right roughly s second see sell sells set ship shipped shop should show so sold some somebody
+    something somewhere sort still stock stocked store such suggest t tell than thank thanks that the their them
+    then there these they thing this those to today too total type under up us usd variant variety ve version
+    versus very vs want was we well were what when where which who will wish with within without would yes you
+    your
+"""
+_FILLER = frozenset(_FILLER_TEXT.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Word:
 
 
 def words(text: str) -> list[Word]:
-    """In order. A letter before a hyphen is part of the word behind it (T-shirt), a letter and a digit never are one."""
+    """In order. A letter before a hyphen is part of the word behind it (T-shirt); letters and digits are apart."""
     folded = text if text.isascii() else "".join(c for c in normalize("NFKD", text) if not combining(c))
     found = [Word(form(match.group()), match.group()) for match in _TOKEN.finditer(folded)]
     return _without_gaps(found)
@@ -85,7 +85,7 @@ def filler(form: str) -> bool:
 
 
 def near(one: str, other: str) -> bool:
-    """Whether one may be the other misspelt: from five letters on one wrong, missing, added or exchanged, not the first."""
+    """Whether one may be the other misspelt: from five letters on, one wrong, missing, added or exchanged."""
     if one == other:
         return True
     short, long = sorted((one, other), key=len)
@@ -103,13 +103,13 @@ def _singular(word: str) -> str:
         return word
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
-    if word.endswith(("sses", "shes", "ches", "xes", "zes")):
+    if word.endswith(("sses", "shes", "ches", "xes", "zzes")):
         return word[:-2]
     return word[:-1]
 
 
 def _without_gaps(found: list[Word]) -> list[Word]:
-    """"t shirt" as the one word that it is."""
+    """ "t shirt" as the one word that it is."""
     kept: list[Word] = []
     for word in found:
         if kept and kept[-1].form == "t" and word.form == "shirt":
