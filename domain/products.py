@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from domain.errors import BrainError
+from domain.tenant import Caller
 
 Sort = Literal["relevance", "price", "-price", "title"]
 
@@ -142,10 +143,10 @@ class ProductCatalogue(Protocol):
 class ProductStore(ProductCatalogue, Protocol):
     """A catalogue whose products are kept here."""
 
-    async def put(self, tenant: str, products: Sequence[Product]) -> int:
-        """Insert or replace up to 1,000 products in one transaction; how many were new."""
+    async def put(self, tenant: str, products: Sequence[Product], by: Caller | None = None) -> int:
+        """Insert or replace up to 1,000 products in one transaction; how many were new. `by`: for the audit log."""
         ...
 
-    async def delete(self, tenant: str, product_id: str) -> None:
+    async def delete(self, tenant: str, product_id: str, by: Caller | None = None) -> None:
         """Raises `NotFound`."""
         ...
