@@ -110,7 +110,7 @@ class Reading:
     """A message read for products.
 
     `query`: what a catalogue can be asked at once; `wishes`: values, some of several attributes; `words`: what else was
-    said of the product. `ids`: what may be products' ids. `attribute`: whose values are asked for. `sides`: what is
+    said of the product, in the form that is compared, and as `said`. `ids`: what may be products' ids. `attribute`: whose values are asked for. `sides`: what is
     compared. `refers`: the place, in the last answer, of a product that the message speaks of without naming it; -1 is
     the last. `cheaper`: than what was shown. `before`: the reading that a follow-up goes on from.
     """
@@ -120,6 +120,7 @@ class Reading:
     category: str | None = None
     wishes: tuple[Wish, ...] = ()
     words: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     attribute: str | None = None
     sides: tuple["Reading", ...] = ()
@@ -144,24 +145,29 @@ class Reading:
             if len(wish.values) == 1 and not wish.negated
             for attribute, values in wish.values.items()
         }
-        sort: Sort = "relevance"
+        every = self.every_variant or len(pushed) < len(self.wishes)
+        sort: Sort = "title" if every or not self.words else "relevance"
         if self.kind in ("cheapest", "dearest"):
             sort = "price" if self.kind == "cheapest" else "-price"
-        whole = self.kind in ("count", "values", "stock", "price", "have", "cheapest", "dearest")
         return replace(
             bound,
-            text=" ".join(self.words),
+            text=" ".join(self.said),
             category=self.category,
             attributes=pushed,
             in_stock=self.in_stock,
             sort=sort,
-            limit=ALL if whole or len(pushed) < len(self.wishes) else 20,
+            limit=20 if sort == "relevance" else ALL,
         )
+
+    @property
+    def every_variant(self) -> bool:
+        """Whether one variant of each article is too little to answer from."""
+        return self.kind in ("count", "values", "stock", "price", "cheapest", "dearest")
 
     def fits(self, product: Product) -> bool:
         """Whether a product is what was asked for, as far as its row says."""
         return (
-            (self.category is None or product.category == self.category)
+            (self.category is None or _belongs(product.category, self.category))
             and all(granted(wish, product) for wish in self.wishes)
             and self._within(product)
             and (self.in_stock is None or product.in_stock is self.in_stock)
@@ -197,6 +203,10 @@ class Reading:
             and (bound.min_price is None or price >= bound.min_price)
             and (bound.max_price is None or price <= bound.max_price)
         )
+
+
+def _belongs(category: str | None, to: str) -> bool:
+    return category is not None and (category == to or category.startswith((f"{to} >", f"{to}>", f"{to}/")))
 
 
 def granted(wish: Wish, product: Product) -> bool:
@@ -291,7 +301,9 @@ def _named(text: str, lexicon: Lexicon) -> Reading:
     rest = [word for place, word in enumerate(said) if place not in taken and _tells(word)]
     if category or wishes:
         rest = [word for word in rest if word.form not in attributes]
-    return Reading("list", text, category, tuple(wishes), tuple(dict.fromkeys(word.form for word in rest)))
+    kept = {word.form: word.said for word in reversed(rest)}
+    compared = tuple(reversed(kept))
+    return Reading("list", text, category, tuple(wishes), compared, tuple(kept[one] for one in compared))
 
 
 def _tells(word: Word) -> bool:
@@ -325,7 +337,9 @@ def _asked_attribute(text: str, lexicon: Lexicon) -> str | None:
 
 
 def _without_attribute(reading: Reading, attribute: str, lexicon: Lexicon) -> Reading:
-    return replace(reading, words=tuple(word for word in reading.words if word not in lexicon.attributes[attribute]))
+    name = lexicon.attributes[attribute]
+    rest = [pair for pair in zip(reading.words, reading.said, strict=True) if pair[0] not in name]
+    return replace(reading, words=tuple(word for word, _ in rest), said=tuple(said for _, said in rest))
 
 
 def _sides(text: str, lexicon: Lexicon) -> tuple[Reading, ...]:
@@ -349,7 +363,9 @@ def _sides(text: str, lexicon: Lexicon) -> tuple[Reading, ...]:
             merged.append(part)
     named = next((part for part in reversed(merged) if part.category or part.words), merged[-1])
     whole = [
-        part if part.category or part.words else replace(part, category=named.category, words=named.words)
+        part
+        if part.category or part.words
+        else replace(part, category=named.category, words=named.words, said=named.said)
         for part in merged[:2]
     ]
     return tuple(replace(part, kind="price") for part in whole) if len(whole) == 2 else ()
@@ -379,6 +395,7 @@ def _going_on(own: Reading, before: Reading) -> Reading:
         kind=kind,
         category=before.category,
         words=own.words or before.words,
+        said=own.said or before.said,
         wishes=(*kept, *own.wishes),
         bounds=own.bounds or before.bounds,
         in_stock=own.in_stock if own.in_stock is not None else before.in_stock,

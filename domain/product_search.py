@@ -9,7 +9,8 @@ from domain.embedding import Embedding
 from domain.product_facts import ProductFacts, no_facts, row_of
 from domain.product_lexicon import Lexicon
 from domain.product_query import ALL, Reading
-from domain.products import FoundProduct, FoundProducts, Product, ProductCatalogue, ProductQuery
+from domain.product_words import words
+from domain.products import Product, ProductCatalogue, ProductQuery
 
 _CENT = Decimal("0.01")
 NEAREST = 5  # products that are told where none fits
@@ -52,17 +53,14 @@ class ProductSearch:
         self._searches, self._stale = 0, 0.0
 
     async def seen(self, reading: Reading, lexicon: Lexicon) -> Seen:
-        found = await self._answering(reading)
+        found = await self._answering(reading, lexicon.structure.total)
         facts = _facts(reading, found, lexicon)
         facts["stale"] = self._stale
         products = found.products[: self._told]
         facts["rows"] = [row_of(product) for product in products]
-        if reading.kind == "count" and found.total is not None and facts["stocked"] is None and not found.nearest:
-            stocked = await self._search(replace(reading.query, in_stock=True, limit=1))
-            facts["stocked"] = stocked.total
         return Seen(facts, tuple(products), self._scores, self._searches)
 
-    async def _answering(self, reading: Reading) -> _Found:
+    async def _answering(self, reading: Reading, all_products: int) -> _Found:
         if reading.sides:
             return await self._compared(reading)
         if reading.ids:
@@ -75,46 +73,53 @@ class ProductSearch:
         if reading.cheaper and reading.before is not None:
             reading = await self._cheaper(reading, reading.before)
         if not (reading.names_products or reading.bounds or reading.kind in ("cheapest", "dearest")):
-            found = await self._search(ProductQuery(in_stock=reading.in_stock, limit=NEAREST, sort="title"))
-            return _Found([one.product for one in found.items], found.total)
+            items, _ = await self._all(ProductQuery(in_stock=reading.in_stock, limit=NEAREST, sort="title"))
+            return _Found(items, all_products if reading.in_stock is None else None)
         return await self._fitting(reading)
 
     async def _fitting(self, reading: Reading) -> _Found:
         """What fits; else the nearest."""
         query = reading.query
-        narrowed = bool(query.category or query.attributes or reading.wishes)
-        found = await self._search(query)
-        fit = self._ordered(reading, found.items)
-        if not fit and query.text and narrowed:
-            found = await self._search(replace(query, text="", embedding=None, limit=ALL))
-            fit = self._ordered(reading, found.items)
+        items, all_seen = await self._all(query)
+        fit = self._ordered(reading, items)
+        if not fit and query.text and query.sort != "relevance":  # nothing has all of the words
+            items, all_seen = await self._all(replace(query, sort="relevance", limit=self._told))
+            fit = self._ordered(reading, items)
+            if fit and reading.every_variant and (group := fit[0].group_id):
+                whole = replace(query, text="", category=None, group_id=group)
+                items, all_seen = await self._all(whole)
+                fit = self._ordered(reading, items)
+        if not fit and query.text and (query.category or reading.wishes):
+            items, all_seen = await self._all(replace(query, text="", sort="title", limit=ALL))
+            fit = self._ordered(reading, items)
         if fit:
-            all_seen = len(found.items) < query.limit or found.total == len(found.items)
-            exact = len(fit) == len(found.items)
-            return _Found(fit, found.total if exact and found.total is not None else len(fit) if all_seen else None)
-        wider = replace(
-            ProductQuery(), text="" if reading.category else query.text, category=reading.category, limit=ALL
-        )
-        if wider.text or wider.category:
-            found = await self._search(wider)
-            if not found.items and query.attributes:
-                found = await self._search(ProductQuery(attributes=query.attributes, limit=ALL))
+            return _Found(fit, len(fit) if all_seen else None)
+        return _Found(await self._nearest(reading, query), 0, nearest=True)
+
+    async def _nearest(self, reading: Reading, query: ProductQuery) -> list[Product]:
+        """What is of the same kind, or has the words, and grants most of the wishes."""
+        items: Sequence[Product] = ()
+        if query.category:
+            items, _ = await self._all(ProductQuery(category=query.category, sort="title", limit=ALL))
+        elif query.text:
+            items, _ = await self._all(ProductQuery(query.text))
+        if not items and query.attributes:
+            items, _ = await self._all(ProductQuery(attributes=query.attributes, sort="title", limit=ALL))
         ranked = sorted(
-            (one.product for one in found.items),
-            key=lambda one: (-reading.met(one), -reading.covered(one), not one.in_stock, one.price or 0),
+            items, key=lambda one: (-reading.met(one), -reading.covered(one), not one.in_stock, one.price or 0)
         )
         best = reading.met(ranked[0]) if ranked else 0
-        near = [one for one in ranked if reading.met(one) >= best - 1] if best else ranked
-        return _Found(near[:NEAREST], 0, nearest=True)
+        return [one for one in ranked if not best or reading.met(one) >= best - 1][:NEAREST]
 
-    def _ordered(self, reading: Reading, items: Sequence[FoundProduct]) -> list[Product]:
+    def _ordered(self, reading: Reading, items: Sequence[Product]) -> list[Product]:
         """Those that fit; of equally good ones what is in stock first."""
-        fit = [one.product for one in items if reading.fits(one.product)]
-        if reading.kind in ("cheapest", "dearest"):
-            return fit
+        fit = [one for one in items if reading.fits(one)]
         if reading.words:
             best = max((reading.covered(one) for one in fit), default=0)
             fit = [one for one in fit if reading.covered(one) == best]
+        if reading.kind in ("cheapest", "dearest"):
+            sign = 1 if reading.kind == "cheapest" else -1
+            return sorted(fit, key=lambda one: (one.price is None, sign * (one.price or 0), one.id))
         return sorted(fit, key=lambda one: one.in_stock is False)
 
     async def _compared(self, reading: Reading) -> _Found:
@@ -138,20 +143,21 @@ class ProductSearch:
             now = await self._catalogue.products(self._tenant, [chosen.id])
             self._searches += 1
             if reading.kind == "values" and chosen.group_id:
-                found = await self._search(ProductQuery(group_id=chosen.group_id, limit=ALL))
-                return _Found([one.product for one in found.items], found.total)
+                like = await self._group(chosen.group_id)
+                return _Found(like, len(like))
             return _Found(now or [chosen], len(now))
         if not chosen.group_id:
-            return await self._fitting(replace(reading, words=tuple(chosen.title.split()), category=chosen.category))
-        found = await self._search(ProductQuery(group_id=chosen.group_id, limit=ALL))
-        like = [one.product for one in found.items]
+            title = words(chosen.title)
+            forms, said = tuple(word.form for word in title), tuple(word.said for word in title)
+            return await self._fitting(replace(reading, words=forms, said=said))
+        like = await self._group(chosen.group_id)
         fit = [one for one in like if reading.fits(one)]
         kept = [one for one in fit if _alike(one, chosen, reading)]
         return _Found(kept or fit, len(kept or fit)) if fit else _Found(like[:NEAREST], 0, nearest=True)
 
     async def _shown(self, before: Reading) -> list[Product]:
         """The products of the answer before, in the order in which it named them."""
-        found = await self._answering(before)
+        found = await self._answering(before, 0)
         said = named(self._last_answer, found.products)
         return list(said) or found.products
 
@@ -163,14 +169,20 @@ class ProductSearch:
         bound = ProductQuery(max_price=min(prices) - _CENT, currency=shown[0].currency)
         return replace(reading, kind="cheapest" if reading.kind == "list" else reading.kind, bounds=(bound,))
 
-    async def _search(self, query: ProductQuery) -> FoundProducts:
+    async def _all(self, query: ProductQuery) -> tuple[list[Product], bool]:
+        """What is found, and whether that is all that there is."""
         if query.text and query.sort == "relevance":
             query = replace(query, embedding=self._embedding)
         found = await self._catalogue.search(self._tenant, query)
         self._searches += 1
         self._stale = max(self._stale, found.stale)
         self._scores.update((one.product.id, one.score) for one in found.items)
-        return found
+        whole = query.sort != "relevance" and len(found.items) < query.limit
+        return [one.product for one in found.items], whole or found.total == len(found.items)
+
+    async def _group(self, group: str) -> list[Product]:
+        items, _ = await self._all(ProductQuery(group_id=group, sort="title", limit=ALL))
+        return items
 
 
 def _alike(product: Product, chosen: Product, reading: Reading) -> bool:

@@ -23,7 +23,7 @@ def answer(facts: ProductFacts) -> str:
         return _compared(rows[0], rows[1])
     if facts["kind"] == "values" and facts["attribute"]:
         return _values(facts, facts["attribute"])
-    if facts["kind"] == "count" and facts["total"] is not None:
+    if facts["kind"] == "count":
         return _counted(facts)
     if facts["kind"] in ("cheapest", "dearest"):
         return _extreme(facts)
@@ -116,7 +116,9 @@ def _extreme(facts: ProductFacts) -> str:
 
 
 def _counted(facts: ProductFacts) -> str:
-    total, stocked = facts["total"] or 0, facts["stocked"]
+    if facts["total"] is None:
+        return f"There are many kinds of: {facts['wish']}. For example:\n{_lines(facts['rows'][:3])}"
+    total, stocked = facts["total"], facts["stocked"]
     there = "" if stocked is None else f", {stocked} of them in stock"
     kinds = "kind" if total == 1 else "kinds"
     return f"There are {total} {kinds} of: {facts['wish']}{there}. For example:\n{_lines(facts['rows'][:3])}"

@@ -52,7 +52,8 @@ class MemoryCatalogue:
         words = forms(query.text)
         scored = [(one, _score(one, words)) for one in found]
         if words:
-            scored = [(one, score) for one, score in scored if score]
+            whole = query.sort != "relevance"
+            scored = [(one, score) for one, score in scored if (_has(one, words) if whole else score)]
         keys = {
             "relevance": lambda pair: (-pair[1], pair[0].id),
             "price": lambda pair: (pair[0].price is None, pair[0].price or 0, pair[0].id),
@@ -60,8 +61,11 @@ class MemoryCatalogue:
             "title": lambda pair: (pair[0].title, pair[0].id),
         }
         scored.sort(key=keys[query.sort])
+        if query.sort == "relevance" and query.group_id is None:
+            best = {one.group_id or f" {one.id}": (one, score) for one, score in reversed(scored)}
+            scored = sorted(best.values(), key=keys["relevance"])
         items = tuple(FoundProduct(one, score) for one, score in scored[: query.limit])
-        return FoundProducts(items, len(scored))
+        return FoundProducts(items, len(scored) if query.sort == "relevance" else None)
 
     async def structure(self, tenant):
         await self._asked("structure", None)
@@ -81,13 +85,13 @@ class MemoryCatalogue:
         like = [p for p in self.of(tenant).values() if p.category == one.category and p.group_id != one.group_id]
         return FoundProducts(tuple(FoundProduct(p, 1.0) for p in like[:limit]), len(like))
 
-    async def put(self, tenant, products):
+    async def put(self, tenant, products, by=None):
         held = self.held.setdefault(tenant, {})
         new = sum(one.id not in held for one in products)
         held.update((one.id, one) for one in products)
         return new
 
-    async def delete(self, tenant, product_id):
+    async def delete(self, tenant, product_id, by=None):
         if self.held.get(tenant, {}).pop(product_id, None) is None:
             raise NotFound(product_id)
 
@@ -116,6 +120,11 @@ def _fits(one: Product, query: ProductQuery) -> bool:
         and (query.in_stock is None or one.in_stock is query.in_stock)
         and (query.group_id is None or one.group_id == query.group_id)
     )
+
+
+def _has(one: Product, words) -> bool:
+    told = set(forms(" ".join((one.title, one.category or "", one.description or "", *one.attributes.values()))))
+    return all(word in told for word in words)
 
 
 def _score(one: Product, words) -> float:
