@@ -20,6 +20,7 @@ from domain.ledger import reservation
 from domain.model import AUTO, SCRIPTED, Catalog, Route
 from domain.model_settings import ModelSettings
 from domain.ports import AcceptedTurn, ConversationStore, Ownership
+from domain.product_facts import ROW
 
 PATIENCE = (0.05, 0.2, 0.75)  # seconds between tries
 
@@ -120,6 +121,8 @@ def _most_tokens(parts: Parts, window: Window, send: Send) -> int:
     marks = 2 * sum(len(text.encode()) + len(NOTE) for text in told)
     if parts.recalls(window.conversation.user_id):
         marks += 2 * (parts.limits.recalled * (EXCHANGE + 10) + len(NOTE))
+    if parts.products is not None:
+        marks += 2 * ((parts.limits.products + 1) * (ROW + 10) + len(NOTE))
     return marks + sum(len(text.encode()) + MESSAGE_OVERHEAD for text in texts)
 
 

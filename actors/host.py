@@ -27,6 +27,7 @@ from domain.ports import (
     TenantsSettings,
     TokenCounters,
 )
+from domain.products import ProductCatalogue
 
 log = logging.getLogger("brain.host")
 TAKING_OVER = 15.0  # seconds that a sweep waits for a host which does not answer
@@ -51,6 +52,7 @@ class ConversationHost:
         memory: Memory | None = None,
         counters: TokenCounters | None = None,
         tenants: TenantsSettings | None = None,
+        products: ProductCatalogue | None = None,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.parts = Parts(
@@ -66,6 +68,7 @@ class ConversationHost:
             memory or NoMemory(),
             counters or Estimates(),
             tenants or UsualSettings(),
+            products,
         )
         self._leases, self._resume = leases, resume
         self._actors: OrderedDict[ConversationKey, ConversationActor] = OrderedDict()
@@ -94,6 +97,7 @@ class ConversationHost:
         self._stopping = True
         for task in (*self._loops, *self.parts.shadows, *self.parts.summaries):
             task.cancel()
+        self.parts.structures.close()
         for actor in list(self._actors.values()):
             actor.stop(Fenced("this host is stopping"))
         try:

@@ -20,6 +20,8 @@ from domain.ports import (
     TenantsSettings,
     TokenCounters,
 )
+from domain.product_structures import Structures
+from domain.products import ProductCatalogue
 from domain.tenant_settings import TenantSettings
 
 
@@ -79,6 +81,8 @@ class HostLimits:
     summary_timeout: float = 60
     recall_timeout: float = 0.3  # how long a turn waits for its memory
     recalled: int = 3  # similar exchanges
+    products_timeout: float = 0.8  # how long a turn waits for its products
+    products: int = 20  # that a turn is told
 
 
 @dataclass(slots=True)
@@ -97,9 +101,14 @@ class Parts:
     memory: Memory = field(default_factory=NoMemory)
     counters: TokenCounters = field(default_factory=Estimates)
     tenants: TenantsSettings = field(default_factory=UsualSettings)
+    products: ProductCatalogue | None = None
+    structures: Structures = field(init=False)
     waiting: int = 0  # messages in all mailboxes
     shadows: set[asyncio.Task[None]] = field(default_factory=set)
     summaries: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.structures = Structures(self.products)
 
     def recalls(self, user: str | None) -> bool:
         """Whether a turn of this user's looks up what was said before."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from actors.claiming import checked, said_since, taken_over
 from actors.lost import continues, lost_calls, take_up, text_of
 from actors.run import TurnRun
 from actors.sides import answer_side_by_side, end_sides
@@ -114,6 +115,7 @@ async def _begin(run: TurnRun, first: Events) -> Found | Lost:
     again = live.attempt + live.continued < MAX_ATTEMPTS
     if outcome.ending == "failed" and model and model.reset and outcome.text and again:
         return Lost(run.calls(outcome))
+    outcome = await checked(run, outcome)
     layout = live.layout(outcome)
     recorded = sum(live.spoken.values()) + sum(length for _, length in outcome.deltas)
     if layout is None or recorded < len(outcome.text):  # a write of unknown end, or another writer: ask the stream
@@ -133,7 +135,7 @@ async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
         if progress is not None:
             _remember(live, progress)
             if progress.sealed is not None:
-                return _ended(progress, progress.sealed)
+                return await taken_over(run, *_ended(progress, progress.sealed))
         request = live.request = _joining(run)
         emptied = progress is not None and not progress.events and (unsure or live.n > 0)
         if live.asked.models:  # nobody but their first owner can tell how the sides ended
@@ -151,8 +153,9 @@ async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
                     continue  # it may run there all the same
                 outcome = Outcome("elsewhere")
             if outcome.ending != "elsewhere":
+                outcome = await said_since(run, outcome)
                 layout = live.layout(outcome)
-                return outcome, layout if layout is not None else await _told(run, outcome)
+                return await taken_over(run, outcome, layout if layout is not None else await _told(run, outcome))
             if progress is None:
                 return Lost(live.calls)
             if emptied and not progress.alive:

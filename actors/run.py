@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.choice import Choice, Question, choose
 from actors.parts import Parts
+from actors.products import Message, Products, look_up
 from actors.telling import Events
 from actors.trace import trace_of
 from actors.turn import LiveTurn, unjournalled
@@ -24,7 +25,7 @@ from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
 from domain.ledger import Charge, Version, bounded, charges
 from domain.message import MessageStatus
-from domain.model import AUTO
+from domain.model import AUTO, SCRIPTED, Route
 from domain.model_settings import ModelSettings
 from domain.ports import Reply
 
@@ -50,8 +51,11 @@ class TurnRun:
         self._understanding: asyncio.Task[None] | None = None
         self._saying: asyncio.Task[None] | None = None
         self._recalling: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._embedding: Embedding | None = None
         self.material: tuple[Material, ...] = ()
+        self.products: Products | None = None
+        self.citations: list[dict[str, Any]] = []
         self.marks: dict[str, float] = {}
         self.choice: Choice | None = None
         self.told: dict[str, Any] = {}  # what else the trace tells
@@ -63,7 +67,9 @@ class TurnRun:
         live = self.live
         requested = (self._named() if live.prefix else None) or live.asked.requested_model
         async with self.understood() as ground:
-            if requested == AUTO or self._recalling is not None:  # what is waited for must not hold the opening back
+            if (
+                requested == AUTO or self._recalling or self._looking
+            ):  # what is waited for must not hold the opening back
                 await self.say(opening)
                 opening = []
             if requested == AUTO:
@@ -98,6 +104,8 @@ class TurnRun:
             self._understanding = asyncio.create_task(self._understand())
         if tenant.enabled("recall") and self.parts.recalls(self.window.conversation.user_id):
             self._recalling = asyncio.create_task(self._recall())
+        if not self.parts.structures.empty(self.key.tenant):
+            self._looking = asyncio.create_task(self._look_up(ground.history))
         try:
             yield ground
         finally:
@@ -115,7 +123,7 @@ class TurnRun:
             live.intent,
             live.complexity,
             live.held,
-            self.material,
+            self.material if self.products is None else (*self.material, self.products.material),
         )
         return choose(self.parts, ground.settings, self.window, question)
 
@@ -170,6 +178,7 @@ class TurnRun:
             estimated=outcome.estimated,
             calls=self.calls(outcome),
             versions=self.versions if status == "completed" else (),
+            citations=self.citations,
         )
 
     def calls(self, outcome: Outcome) -> tuple[Charge, ...]:
@@ -236,6 +245,7 @@ class TurnRun:
             weight=ground.settings.weight,
             prefix=live.prefix,
             clarification=doubt.question if live.understood and (doubt := live.understood.clarification) else None,
+            products=self.products.seen.facts if self.products and _may_be_scripted(routes) else None,
         )
 
     async def _understand(self) -> None:
@@ -260,9 +270,22 @@ class TurnRun:
         await self.say([(INTENT, told)])
 
     async def recalled(self) -> None:
-        """Wait for what the memory has for this message, where there is one: a moment, and no longer."""
-        if self._recalling is not None:
-            await asyncio.gather(self._recalling, return_exceptions=True)
+        """Wait for what memory and catalogue have for this message: a moment, and no longer."""
+        await asyncio.gather(*filter(None, (self._recalling, self._looking)), return_exceptions=True)
+
+    async def _look_up(self, history: list[Remembered]) -> None:
+        """Look for the products that the message is about. A slow classifier leaves that to the message's words."""
+        asked, within = self.live.asked, self.parts.limits.products_timeout
+        began = time.monotonic()
+        self.parts.structures.hear(self.key.tenant)
+        if self._understanding is not None:
+            await asyncio.wait([self._understanding], timeout=within / 2)
+        message = Message.of(asked.user_message.content, asked.order, history, self.live.understood)
+        within -= time.monotonic() - began if self.live.understood is None else 0
+        asking = time.monotonic()
+        self.products = await look_up(self.parts, self.key, message, within)
+        if self.products is not None:
+            self.marks["products_ms"] = (time.monotonic() - asking) * 1000
 
     async def _recall(self) -> None:
         """Look for similar exchanges; whatever goes wrong here costs the prompt these, never the turn."""
@@ -285,3 +308,7 @@ class TurnRun:
     async def _understood(self) -> None:
         if self._understanding is not None:
             await asyncio.gather(self._understanding, return_exceptions=True)
+
+
+def _may_be_scripted(routes: Sequence[Route]) -> bool:
+    return any(route.provider.kind == SCRIPTED for route in routes)

@@ -55,7 +55,7 @@ async def answer_side_by_side(run: TurnRun, opening: Events) -> Outcome:
         run.marks["generation"] = time.monotonic()
         order = await _all(run, sides)
         chosen, reason, judge = await _kept(run, ground, order, sides)
-    run.told = {"side_by_side": _told(run, sides, chosen, judge)}
+    run.told |= {"side_by_side": _told(run, sides, chosen, judge)}
     attempts = [
         attempt
         for side in sides

@@ -10,7 +10,7 @@ from domain.generation import Outcome
 
 
 def trace_of(live: LiveTurn, choice: Choice | None, outcome: Outcome, marks: dict[str, float]) -> dict[str, Any]:
-    """`marks`: `generation`, the moment at which the model was asked, `classify_ms` and `recall_ms`."""
+    """`marks`: `generation`, the moment at which the model was asked, and `classify_ms`, `recall_ms`, `products_ms`."""
     selection = choice.selection if choice else None
     context = {**choice.prompt.account, "shared_prefix_tokens": choice.shared} if choice else None
     return {
@@ -36,6 +36,7 @@ def _timings(live: LiveTurn, outcome: Outcome, marks: dict[str, float]) -> dict[
         "total": (time.monotonic() - live.began) * 1000,
         "classify": marks.get("classify_ms"),
         "recall": marks.get("recall_ms"),
+        "products": marks.get("products_ms"),
     }
     if "generation" in marks:
         first = next((attempt.first_token_ms for attempt in outcome.attempts if attempt.status == "ok"), None)

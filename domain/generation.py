@@ -6,6 +6,7 @@ from typing import Any, Literal
 from domain.carried import carried
 from domain.events import Entry
 from domain.message import Usage
+from domain.product_facts import ProductFacts
 
 Ending = Literal["completed", "failed", "cancelled", "elsewhere"]
 Why = Literal["first", "retry", "fallback", "hedge", "continued", "reattached", "shadow", "side", "judge", "summary"]
@@ -27,6 +28,7 @@ class GenerationRequest:
     what shares a prefix (the conversation). `weight`: the tenant's share of its provider. `side`: its place among the
     models that answer one turn side by side: its deltas are `candidate.delta` events then, and it has no end in the
     journal. `clarification`: what the built-in model asks where the message may mean several things.
+    `products`: what it answers product questions from, where it may be asked.
     """
 
     tenant: str
@@ -49,6 +51,7 @@ class GenerationRequest:
     traceparent: str | None = None
     side: int | None = None
     clarification: str | None = None
+    products: ProductFacts | None = None
 
     @property
     def name(self) -> str:

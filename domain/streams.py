@@ -34,7 +34,8 @@ class Journal(Protocol):
         """Append events and give the number of the last one. `epoch`: of the conversation's owner, who says them.
 
         None if nothing was appended: the attempt's stream has ended, it no longer holds `after` events, or a later
-        owner has read it. A terminal event is also taken by a sealed stream.
+        owner has read it. A terminal event is also taken by a sealed stream, and so is the owner's
+        text, which leaves it sealed.
         """
         ...
 

@@ -24,6 +24,7 @@ OPERATORS_OWN = ("features", "quotas", "limits")
 
 
 Masking = Literal["off", "mask"]
+ClaimsPolicy = Literal["off", "flag", "correct"]
 
 
 def _or(default: Any) -> Callable[[Any], Any]:
@@ -42,6 +43,8 @@ class Quotas(Strict):
 class TenantSettings(Strict):
     """`system_prompt` stands before a conversation's own in each of its prompts. A conversation in which nothing has
     happened for `retention_days` is deleted. `pii_masking`: whether personal data is masked in stored text.
+    `product_claims`: whether what answers say of products is checked against the catalogue, and then told in the trace
+    alone or put right in the answer too.
     """
 
     system_prompt: str | None = Field(None, max_length=20_000)
@@ -50,6 +53,7 @@ class TenantSettings(Strict):
     quotas: Annotated[Quotas, BeforeValidator(_or(Quotas()), Quotas | None)] = Quotas()
     limits: Annotated[Limits, BeforeValidator(_or(Limits()), Limits | None)] = Limits()
     pii_masking: Annotated[Masking, BeforeValidator(_or("off"), Masking | None)] = "off"
+    product_claims: Annotated[ClaimsPolicy, BeforeValidator(_or("flag"), ClaimsPolicy | None)] = "flag"
 
     def enabled(self, feature: Feature) -> bool:
         return self.features.get(feature, True)

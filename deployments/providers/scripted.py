@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from deployments.providers import Piece
+from deployments.providers.scripted_products import answer
 from deployments.providers.scripted_templates import NO_MODEL, OTHER, TEMPLATES
 from domain.clarifying import OPENING
 from domain.context.fence import without_data
@@ -27,7 +28,8 @@ class ScriptedWire:
     """Answers at once, the same to the same messages, word by word."""
 
     async def stream(self, route: Route, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
-        text, finish = reply(request.messages, request.intent, request.clarification), "stop"
+        products = None if request.products is None else answer(request.products)
+        text, finish = reply(request.messages, request.intent, request.clarification, products), "stop"
         stop = request.parameters.get("stop") or []
         for mark in [stop] if isinstance(stop, str) else stop:
             text = text.partition(mark)[0] if mark else text
@@ -44,19 +46,24 @@ class ScriptedWire:
         pass
 
 
-def reply(messages: list[dict[str, Any]], intent: str | None, clarification: str | None = None) -> str:
+def reply(
+    messages: list[dict[str, Any]], intent: str | None, clarification: str | None = None, products: str | None = None
+) -> str:
     """The answer to the last user message; in the first reply of a conversation it says that no model is configured.
 
-    Where the message may mean several things it is `clarification`, but not twice in a row.
+    Where the message may mean several things it is `clarification`, but not twice in a row. What the catalogue says
+    (`products`) comes before either.
     """
+    first = not any(m.get("role") == "assistant" for m in messages)
+    if products is not None:
+        return (NO_MODEL if first else "") + products
     if clarification and _asked_before(messages):
         clarification, intent = None, OTHER
     asked = without_data(next((text_of(m) for m in reversed(messages) if m.get("role") == "user"), ""))
     templates = TEMPLATES.get(intent or OTHER, TEMPLATES[OTHER])
     choice = int.from_bytes(hashlib.sha256(f"{len(messages)}\0{asked}".encode(errors="replace")).digest()[:4])
-    answer = clarification or templates[choice % len(templates)].replace("{topic}", topic_of(asked))
-    first = not any(m.get("role") == "assistant" for m in messages)
-    return (NO_MODEL if first else "") + answer
+    said = clarification or templates[choice % len(templates)].replace("{topic}", topic_of(asked))
+    return (NO_MODEL if first else "") + said
 
 
 def _asked_before(messages: list[dict[str, Any]]) -> bool:

@@ -2,6 +2,7 @@
 -- KEYS: stream, claim, owner. ARGV: known last n, ttl (s), writer ('' if none), claim (ms), epoch of the owner (0: it is
 -- not the owner who writes), then pairs of type and payload.
 -- Types that begin with a dot are marks for readers of the journal: they take no number (id n-1, n-2 ...).
+-- The owner may add text to what is sealed, which stays sealed: a correction behind the model's words.
 -- Returns the last n; -1: the stream no longer holds n events; -2: another writer has the claim; -3: it has ended;
 -- -4: a later owner has taken it over.
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
@@ -23,14 +24,17 @@ if ARGV[3] ~= '' then
     end
 end
 local terminal = { ['turn.completed'] = true, ['turn.failed'] = true, ['turn.cancelled'] = true }
-local ttl = ARGV[2]
+local ttl, seal = ARGV[2], nil
 for i = 6, #ARGV, 2 do
     local kind = ARGV[i]
     if terminal[state] or state == '.next' then
         return -3
     end
     if state == '.sealed' and not terminal[kind] and kind ~= '.next' then
-        return -3
+        if kind ~= 'message.delta' or ARGV[5] == '0' then
+            return -3
+        end
+        seal = last[2][4]
     end
     -- An attempt opens once: its owner says so again where the answer to the first time was lost.
     if n == 0 or (kind ~= 'turn.accepted' and kind ~= 'turn.reset') then
@@ -45,6 +49,10 @@ for i = 6, #ARGV, 2 do
     if terminal[kind] then
         ttl = '30'
     end
+end
+if seal and state == 'message.delta' then
+    redis.call('XADD', KEYS[1], n .. '-1', 't', '.sealed', 'd', seal)
+    state = '.sealed'
 end
 if #ARGV > 5 then
     redis.call('EXPIRE', KEYS[1], ttl)
