@@ -20,6 +20,11 @@ def topic_stream(topic: str) -> str:
     return f"brain:topic:{topic}"
 
 
+def dead_letters(topic: str) -> str:
+    """The stream of what the topic's groups gave up."""
+    return f"{topic_stream(topic)}:dead"
+
+
 class TopicExists(NameTaken):
     """There is a topic of this name already."""
 

@@ -39,6 +39,7 @@ class RelayFigures:
     entries: int = 0
     lost: int = 0
     failures: int = 0
+    dead: int = 0
     lag: RelayLag = field(default_factory=lambda: RelayLag(0, 0.0))
 
 
@@ -198,6 +199,7 @@ class EventRelay:
         while True:
             with contextlib.suppress(Exception):
                 self.figures.lag = await self._log.lag()
+                self.figures.dead = await self._streams.dead_letters(list(self._topics))
             await asyncio.sleep(ROUND)
 
     def _say(self, words: str) -> None:

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from domain.cloud_events import CloudEvent, Fact, event_of, matches, told
 from domain.errors import Fenced, Unavailable
-from domain.queue import tenant_stream, topic_stream
+from domain.queue import dead_letters, tenant_stream, topic_stream
 from storage.redis import Line
 
 STATE, UNCONFIRMED = "brain:relay", "brain:relay:unconfirmed"
@@ -107,6 +107,11 @@ class EventStreams:
     async def forget(self, tenant: str) -> None:
         """The tenant is gone, and its stream with it."""
         await self._send("DEL", tenant_stream(tenant))
+
+    async def dead_letters(self, topics: Sequence[str]) -> int:
+        """How many the topics have."""
+        counts = [await self._redis.xlen(dead_letters(topic)) for topic in topics]
+        return sum(counts)
 
     async def close(self) -> None:
         await self._line.close()

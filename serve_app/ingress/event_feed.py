@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from storage.event_tail import PAGE, EventTail, later
 log = logging.getLogger("brain.events")
 
 SLOWEST = timedelta(seconds=60)  # a row is committed within this time of its moment
+_PLACE = re.compile(r"([0-9]{1,15}-[0-9]{1,15})\.([0-9]{1,18})", re.ASCII)
 EVER = datetime.min.replace(tzinfo=UTC)
 AGAIN = 0.5  # seconds until Redis is asked again
 
@@ -35,9 +37,8 @@ class Place:
 
 def parse_place(id: str) -> Place | None:
     """None for what no event was given out with."""
-    entry, _, row = id.partition(".")
-    ms, _, n = entry.partition("-")
-    return Place(entry, int(row)) if all(part.isascii() and part.isdigit() for part in (ms, n, row)) else None
+    found = _PLACE.fullmatch(id)
+    return None if found is None else Place(found[1], int(found[2]))
 
 
 class EventFeed:
@@ -48,7 +49,7 @@ class EventFeed:
 
     async def follow(
         self, tenant: str, topics: Sequence[str] = ("*",), after: str | None = None, since: datetime | None = None
-    ) -> AsyncIterator[tuple[str, CloudEvent]]:
+    ) -> AsyncGenerator[tuple[str, CloudEvent]]:
         """The tenant's events of types that `topics` match (`message.received`, `turn.*`, `*`), with ids to go on
         `after`; without one, those from `since` on; without either, those that come from now on. It has no end.
 

@@ -18,27 +18,6 @@ from tests.storage.events_world import EventsWorld, until
 from tests.storage.test_ownership import unfinished
 
 
-@pytest.fixture(scope="module")
-def own_redis():
-    with redis_server() as url:
-        yield url
-
-
-@pytest.fixture
-async def events(url, own_redis):
-    pool = await open_pool(url, 8)
-    world = EventsWorld(url, pool, own_redis)
-    await world.empty()
-    yield world
-    await world.close()
-    await pool.close()
-
-
-@pytest.fixture
-def name():
-    return new_id("ten")
-
-
 async def test_what_is_committed_is_published_once_in_order_and_confirmed(events, name):
     events.write(name, "message.received", count=1200)
     await events.drain(events.relay())
