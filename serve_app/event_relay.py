@@ -23,9 +23,9 @@ BATCH = 500  # rows: what a relay holds in memory at the most, twice
 SOON, LATER = 0.01, 0.1  # seconds between two looks: after work, and when nothing came for a while
 DOZE = 10.0  # seconds without work until it is later
 SHARE = 20  # a look that took long is followed by a pause so many times as long: Postgres has other things to do
-RENEW = 1.0  # seconds between two renewals of the lease, and between two checks of Redis
+CHECK = 1.0  # seconds between two looks at whether Redis has lost something
 TROUBLE = 2.0  # seconds, the longest pause after a failure
-STAND_BY = 0.5  # seconds between two tries to take over
+STAND_BY = 0.25  # seconds between two tries to take over
 ROUND = 5.0  # seconds between two looks at the topics, and at the lag
 
 
@@ -87,13 +87,13 @@ class EventRelay:
         if self._term.again_after is not None:
             return await self._again(self._term)
         facts = await self._take(self._term)
-        if facts or self._forgotten or self._monotonic() - self._checked >= RENEW:
+        if facts or self._forgotten or self._monotonic() - self._checked >= CHECK:
             return await self._publish(self._term, facts)
         return 0
 
     async def _lead(self) -> bool:
         now = self._monotonic()
-        if self._term is None or now - self._renewed >= RENEW:
+        if self._term is None or now - self._renewed >= self._log.lease / 3:
             term = await self._log.term()
             if term is None or self._term is None or term.epoch != self._term.epoch:
                 self._done, self._forgotten = [], []

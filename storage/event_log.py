@@ -33,12 +33,12 @@ class PostgresEventLog:
     over `Fenced`."""
 
     def __init__(self, pool: Pool, lease: float = 3.0) -> None:
-        self._pool, self._lease, self._holder = pool, lease, str(uuid.uuid4())
+        self._pool, self.lease, self.holder = pool, lease, str(uuid.uuid4())
 
     async def term(self) -> Term | None:
         """Take or renew the right to work; None where another relay has it."""
         row = await call(
-            self._pool, "SELECT * FROM brain.relay_lease($1, $2)", self._holder, timedelta(seconds=self._lease)
+            self._pool, "SELECT * FROM brain.relay_lease($1, $2)", self.holder, timedelta(seconds=self.lease)
         )
         if row["epoch"] is None:
             return None
@@ -46,7 +46,7 @@ class PostgresEventLog:
 
     async def release(self) -> None:
         """Another relay may begin at once."""
-        await call(self._pool, "SELECT brain.relay_release($1)", self._holder)
+        await call(self._pool, "SELECT brain.relay_release($1)", self.holder)
 
     async def take(
         self, epoch: int, done: Sequence[int], position: int, limit: int, without: Sequence[int] = ()
