@@ -26,6 +26,7 @@ SHARE = 20  # a look that took long is followed by a pause so many times as long
 CHECK = 1.0  # seconds between two looks at whether Redis has lost something
 TROUBLE = 2.0  # seconds, the longest pause after a failure
 STAND_BY = 0.25  # seconds between two tries to take over
+KEPT = 86_400.0  # seconds that topics keep an event, as the outbox does
 ROUND = 5.0  # seconds between two looks at the topics, and at the lag
 
 
@@ -199,6 +200,8 @@ class EventRelay:
         while True:
             with contextlib.suppress(Exception):
                 self.figures.lag = await self._log.lag()
+                if self.figures.leading:
+                    await self._streams.trim(list(self._topics), KEPT)
                 self.figures.dead = await self._streams.dead_letters(list(self._topics))
             await asyncio.sleep(ROUND)
 

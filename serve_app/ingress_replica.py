@@ -22,6 +22,7 @@ from serve_app.ingress.event_parts import events
 from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.limiter import OfSettings
+from serve_app.ingress.limits_told import LimitsTold
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts, Privacy
 from serve_app.memory import Memory
@@ -175,6 +176,7 @@ class IngressReplica:
                 edge=settings.edge,
             ),
         )
+        self.parts.limiter.told = LimitsTold(self._pool).saw
         self._identity.start(self._access)
         self._metrics.start()
         self._outbox.start()

@@ -116,3 +116,9 @@ class KeptEvents:
                 "SELECT user_id FROM brain.conversations WHERE tenant_id = $1 AND id = $2", tenant, conversation
             )
             return found
+
+
+async def tell_limit(pool: Pool, tenant: str, limit: str, value: int) -> None:
+    """That requests of a tenant are refused, as `tenant_requests` or `user_tokens`: once a minute."""
+    async with reading(pool, tenant) as lent:
+        await lent.execute("SELECT brain.tell_limit($1, $2)", limit, value)

@@ -108,6 +108,12 @@ class EventStreams:
         """The tenant is gone, and its stream with it."""
         await self._send("DEL", tenant_stream(tenant))
 
+    async def trim(self, topics: Sequence[str], age: float) -> None:
+        """Let go of the topics' events that are older than `age` seconds. Tenants' streams end by themselves."""
+        seconds, _ = await self._redis.time()
+        for topic in topics:
+            await self._redis.xtrim(topic_stream(topic), minid=f"{int((seconds - age) * 1000)}-0")
+
     async def dead_letters(self, topics: Sequence[str]) -> int:
         """How many the topics have."""
         counts = [await self._redis.xlen(dead_letters(topic)) for topic in topics]
