@@ -10,6 +10,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import HandleHosts
+from serve_app.event_relay_worker import event_relay
 from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -37,7 +38,7 @@ class RelayReplica:
         self._redis = open_redis(settings.required("redis_url"))
         self._hosts = HandleHosts(host)
         self._metrics = MetricsPage(serve.get_replica_context().deployment, self._redis)
-        self._workers: list[Worker] = []
+        self._workers: list[Worker] = [event_relay(settings, self._pool, self._metrics.registry)]
         self._metrics.start()
         for worker in self._workers:
             worker.start()

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from serve_app.ingress import (
     admin_caches,
+    admin_events,
     admin_models,
     administration,
     authorize,
@@ -12,6 +13,7 @@ from serve_app.ingress import (
     clients,
     conversations,
     embeddings,
+    events,
     export,
     feedback,
     health,
@@ -71,6 +73,8 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     administration.router,
     admin_models.router,
     admin_caches.router,
+    admin_events.router,
+    events.router,
     usage.router,
     sign_in.router,
     users.router,

@@ -71,6 +71,8 @@ INSERT INTO brain.audit (tenant_id, id, actor, action, detail)
     VALUES (%(tenant)s, 'a', %(settings)s, 'x', %(settings)s);
 INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)
     VALUES (%(tenant)s, 'EdDSA', %(settings)s, %(settings)s, '-infinity');
+INSERT INTO brain.event_topics (name, patterns) VALUES ('t' || substr(md5(%(tenant)s), 1, 9), ARRAY['turn.*']);
+INSERT INTO brain.limits_told (tenant_id, kind, told_at) VALUES (%(tenant)s, %(odd)s, '-infinity');
 SELECT brain.access_changed(%(tenant)s, 'tenant', %(tenant)s);
 """
 KEY = "k" * 40  # of the first tenant's operator
