@@ -218,25 +218,25 @@ class Arrived:
 class ChannelStore(Protocol):
     """Channels and their bindings. Methods may raise `Unavailable`, after three tries."""
 
-    async def found(self, channel_id: str) -> Channel | None:
+    def found(self, channel_id: str) -> Awaitable[Channel | None]:
         """A channel by its id alone, of a tenant that is active; also a disabled one."""
         ...
 
-    async def active(self, kind: Kind) -> list[Channel]:
+    def active(self, kind: Kind) -> Awaitable[list[Channel]]:
         """All tenants' active channels of a kind."""
         ...
 
-    async def bound_to(self, tenant: str, conversation: str) -> list[tuple[Channel, Binding]]:
+    def bound_to(self, tenant: str, conversation: str) -> Awaitable[list[tuple[Channel, Binding]]]:
         """The active channels of a conversation, with secrets, and its thread on each."""
         ...
 
-    async def thread(self, channel: Channel, thread: str) -> Binding | None: ...
+    def thread(self, channel: Channel, thread: str) -> Awaitable[Binding | None]: ...
 
-    async def arrive(self, channel: Channel, inbound: Inbound) -> Arrived:
+    def arrive(self, channel: Channel, inbound: Inbound) -> Awaitable[Arrived]:
         """Give an inbound message its ids, in one transaction with the conversation that its thread needs: made where
         the thread has none, or one that has ended. One that came before has the ids that it got then."""
         ...
 
-    async def receipt(self, channel: Channel, message: str, status: ReceiptStatus) -> bool:
+    def receipt(self, channel: Channel, message: str, status: ReceiptStatus) -> Awaitable[bool]:
         """Keep how far a message of ours got on this channel; False where it is unknown, or known to be further."""
         ...

@@ -136,12 +136,12 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
         WHERE c.kind = p_kind AND c.status = 'active' AND t.status = 'active' ORDER BY 1, 2
 $$;
 
-CREATE FUNCTION brain.outbox_tenants(p_consumer text, p_limit integer) RETURNS SETOF text
+CREATE FUNCTION brain.outbox_tenants(p_consumer text, p_after text, p_limit integer) RETURNS SETOF text
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
--- Tenants with rows that wait for this consumer.
+-- Tenants behind p_after with rows that wait for this consumer.
 DECLARE
     v_waiting text := format('NOT (o.confirmed @> %L::text[])', ARRAY[p_consumer]);  -- as the consumer's index says it
-    v_tenant text := '';
+    v_tenant text := p_after;
 BEGIN
     WHILE p_limit > 0 LOOP
         EXECUTE 'SELECT o.tenant_id FROM outbox o WHERE ' || v_waiting ||
