@@ -10,7 +10,7 @@ from domain.cloud_events import CloudEvent, event_id
 from domain.deliveries import Fact
 from domain.subscribers import matches
 
-PROMISE_STREAM = ""  # of events that are no conversation's
+NO_STREAM = ""  # of events that are no conversation's
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def for_webhooks(fact: Fact, listeners: Sequence[Listener]) -> Iterator[Planned]
         for listener in listeners:
             if listener.since <= fact.at and matches(listener.events, event.type):
                 conversation = event.data.get("conversation_id")
-                stream = conversation or PROMISE_STREAM
+                stream = conversation or NO_STREAM
                 message = event.data.get("message_id")
                 yield Planned(listener.id, None, stream, event.id, event.type, event.json(), conversation, message)
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from domain.channels import Kind
+from domain.channels import Kind, ReceiptStatus
+from domain.deliveries import DeliveryStatus
 from domain.errors import BrainError
 
 SubscriberStatus = Literal["active", "disabled"]
@@ -56,3 +57,25 @@ class ChannelEntry(Subscriber):
 def matches(patterns: Iterable[str], type: str) -> bool:
     """Whether one of these patterns means events of this type."""
     return any(one in ("*", type) or (one.endswith(".*") and type.startswith(one[:-1])) for one in patterns)
+
+
+class DeliveryEntry(BaseModel):
+    """A delivery in the log. `status`: `waiting` until it is `delivered`, `failed` (given up) or `skipped` (there was
+    nothing left to tell). `answer`: the first 500 bytes of the last one. `receipt`: of a channel, how far it got."""
+
+    id: str
+    object: Literal["delivery"] = "delivery"
+    event_id: str
+    type: str
+    conversation_id: str | None
+    message_id: str | None
+    status: DeliveryStatus
+    attempts: int
+    next_attempt_at: datetime | None
+    http_status: int | None
+    answer: str | None
+    error: str | None
+    duration_ms: int | None
+    receipt: ReceiptStatus | None
+    created_at: datetime
+    ended_at: datetime | None

@@ -132,11 +132,18 @@ class PostgresSubscribers(Generic[S]):
             await record(lent, caller, f"{self._table.what}.delete", id)
 
     @again
-    async def rotate(self, caller: Caller, id: str, fresh: bytes, overlap: timedelta = OVERLAP) -> tuple[S, str]:
-        """Put `fresh` in the place of its secret, which signs too for a while. A second try changes nothing."""
+    async def rotate(
+        self, caller: Caller, id: str, fresh: bytes, key: str | None = None, overlap: timedelta = OVERLAP
+    ) -> tuple[S, str, bool]:
+        """Put `fresh` in the place of its secret, which signs too for a while. A second try changes nothing, nor does a
+        request of the same idempotency key: it is shown the present secret."""
         what = self._table.what
         async with reading(self._pool, caller.tenant) as lent:
             row = await self._row(lent, caller.tenant, id, lock=True)
+            if key is not None:
+                if await first_answer(lent, caller, key, f"{what}s/{id}/rotate-secret".encode()) is not None:
+                    return self._made(row), shown_secret(opened(self._keys, what, row)[0]), True
+                await remember(lent, caller, key, {"id": id})
             if opened(self._keys, what, row)[0] != fresh:
                 await lent.execute(
                     f"UPDATE brain.{self._table.name} SET secret_before = secret, secret = $3, updated_at ="
@@ -148,7 +155,7 @@ class PostgresSubscribers(Generic[S]):
                 )
                 await record(lent, caller, f"{what}.rotate_secret", id)
                 row = await self._row(lent, caller.tenant, id)
-        return self._made(row), shown_secret(fresh)
+        return self._made(row), shown_secret(fresh), False
 
     @again
     async def enable(self, caller: Caller, id: str) -> S:

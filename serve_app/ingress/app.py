@@ -7,8 +7,11 @@ from serve_app.ingress import (
     admin_models,
     administration,
     authorize,
+    channel_inbound,
+    channels,
     chat,
     clients,
+    conversation_channels,
     conversations,
     embeddings,
     export,
@@ -36,6 +39,7 @@ from serve_app.ingress import (
     user_history,
     user_sessions,
     users,
+    webhooks,
 )
 from serve_app.ingress.docs_page import ROUTES
 from serve_app.ingress.documents import describe
@@ -46,6 +50,7 @@ from serve_app.ingress.parts import Parts
 _ROUTERS = (  # the busiest first: routes are tried in this order
     sends.router,
     chat.router,
+    channel_inbound.router,
     conversations.router,
     export.router,
     memory.router,  # before `/messages/{message_id}`
@@ -78,6 +83,9 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     oauth.router,
     authorize.router,
     signing.router,
+    webhooks.router,
+    channels.router,
+    conversation_channels.router,
     privacy.router,
     privacy.public,
     health.router,
