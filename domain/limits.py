@@ -80,6 +80,11 @@ def rules_of(limits: Limits, caller: Caller, use: Use, tokens: int) -> list[Rule
     return rules
 
 
+def channel_rule(tenant: str, channel: str, per_minute: int) -> Rule:
+    """What one channel may send in."""
+    return Rule(f"brain:{{{tenant}}}:limits:channel:{channel}:requests", "channel", "requests", per_minute, 1)
+
+
 def _of(rates: Rates, use: Use, tokens: int) -> Iterator[tuple[Kind, int, int]]:
     if rates.requests_per_minute is not None:
         yield "requests", rates.requests_per_minute, 1

@@ -27,6 +27,7 @@ from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts, Privacy
 from serve_app.memory import Memory
 from serve_app.outbox_watch import OutboxWatch
+from serve_app.outward import open_outward
 from serve_app.process import check_process, prepare
 from serve_app.products import catalogue
 from serve_app.replica_metrics import MetricsPage
@@ -118,8 +119,10 @@ class IngressReplica:
             await ask(lambda: indexer.ping.remote())
             self._outbox.check()
 
+        self._outward = await open_outward(self._pool, settings.master_keys, settings.outgoing, HandleHosts(host))
         self.parts = Parts(
             reader=reader,
+            outward=self._outward,
             watch=self._access,
             identity=self._identity,
             find_token=self._identity.callers.find,
@@ -220,6 +223,7 @@ class IngressReplica:
         await self._metrics.close()
         await self._outbox.close()
         await self._events.close()
+        await self._outward.close()
         await self.parts.accounts.close(SETTLE)
         closing = (self.parts.limiter.close(), self._memory.close(), self._follower.close(), self._pool.close())
         await asyncio.gather(*closing, return_exceptions=True)

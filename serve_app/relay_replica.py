@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import HandleHosts
 from serve_app.event_relay_worker import event_relay
+from serve_app.deliveries import Deliveries
 from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -33,12 +34,15 @@ class RelayReplica:
     async def __init__(self, host: DeploymentHandle) -> None:  # type: ignore[misc]
         settings = Settings()
         prepare(settings.log_level)
-        self._pool = await open_pool(settings.required("database_url"), 4, 0, settings.database_pooled)
+        self._pool = await open_pool(settings.required("database_url"), 8, 0, settings.database_pooled)
         await check_pool(self._pool)
         self._redis = open_redis(settings.required("redis_url"))
         self._hosts = HandleHosts(host)
         self._metrics = MetricsPage(serve.get_replica_context().deployment, self._redis)
-        self._workers: list[Worker] = [event_relay(settings, self._pool, self._metrics.registry)]
+        deliveries = Deliveries(self._pool, settings.master_keys, settings.outgoing)
+        deliveries.show(self._metrics.registry)
+        events = event_relay(settings, self._pool, self._metrics.registry)
+        self._workers: list[Worker] = [events, deliveries]
         self._metrics.start()
         for worker in self._workers:
             worker.start()

@@ -9,8 +9,11 @@ from serve_app.ingress import (
     administration,
     authorize,
     catalog,
+    channel_inbound,
+    channels,
     chat,
     clients,
+    conversation_channels,
     conversations,
     embeddings,
     events,
@@ -39,6 +42,7 @@ from serve_app.ingress import (
     user_history,
     user_sessions,
     users,
+    webhooks,
 )
 from serve_app.ingress.docs_page import ROUTES
 from serve_app.ingress.documents import describe
@@ -49,6 +53,7 @@ from serve_app.ingress.parts import Parts
 _ROUTERS = (  # the busiest first: routes are tried in this order
     sends.router,
     chat.router,
+    channel_inbound.router,
     conversations.router,
     export.router,
     memory.router,  # before `/messages/{message_id}`
@@ -84,6 +89,9 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     oauth.router,
     authorize.router,
     signing.router,
+    webhooks.router,
+    channels.router,
+    conversation_channels.router,
     privacy.router,
     privacy.public,
     health.router,

@@ -112,12 +112,12 @@ class Limiter:
         self._lost_now = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    async def enter(self, caller: Caller, use: Use, tokens: int) -> Entry | None:
-        """Let a request in. None where nothing limits it. Raises `RateLimited`."""
+    async def enter(self, caller: Caller, use: Use, tokens: int, also: Sequence[Rule] = ()) -> Entry | None:
+        """Let a request in. None where nothing limits it. `also`: rules beside the tenant's. Raises `RateLimited`."""
         limits = await self.tenants.limits(caller.tenant)
-        if limits is UNLIMITED:
+        if limits is UNLIMITED and not also:
             return None
-        rules = rules_of(limits, caller, use, tokens)
+        rules = [*also, *rules_of(limits, caller, use, tokens)]
         if not rules:
             return None
         entry = Entry(self, caller.tenant, rules)

@@ -40,6 +40,7 @@ from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.limiter import Limiter, Unlimited
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
+from serve_app.outward import Outward
 from storage.audit import PostgresAudit
 from storage.data_export import PostgresDataExport
 from storage.intent_heads import PostgresHeads
@@ -125,7 +126,8 @@ class Parts:
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
     `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller
-    flushes one. `catalogue`: products. `master_keys`: seal providers' keys; without them none is taken.
+    flushes one. `catalogue`: products. `outward`: webhooks and channels. `master_keys`: seal providers' keys; without
+    them none is taken.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -158,6 +160,7 @@ class Parts:
     tenant_limits: TenantLimits = field(default_factory=Unlimited)
     shared_limits: RedisLimits | None = None
     caches: Caches = field(default_factory=Caches)
+    outward: Outward | None = None
     tell_flush: TellFlush = nobody_is_told
     callers: Callers = field(init=False)
     accounts: Accounts = field(init=False)
@@ -195,6 +198,13 @@ def administration_of(request: Request) -> Administration:
     found = parts_of(request).administration
     if found is None:
         raise Unavailable("tenants, keys and roles cannot be changed here")
+    return found
+
+
+def outward_of(request: Request) -> Outward:
+    found = parts_of(request).outward
+    if found is None:
+        raise Unavailable("there are no webhooks and channels here")
     return found
 
 

@@ -53,6 +53,7 @@ REDIS_KEYS = {
     "brain:attempts:{}": "failed sign-ins: sign-in:TENANT:…, and those of OAuth clients, client:ID:…",
     "brain:revoked:{}:{}": "access tokens that were revoked: the tenant comes first",
     "brain:{{{}}}:limits:{}:{}:{}": "what is left of a limit: the tenant comes first",
+    "brain:{{{}}}:limits:channel:{}:requests": "the same, of a channel",
     "brain:limits:replicas": "which ingress replicas live",
     "brain:relay": "how far the relay of events is",
     "brain:relay:unconfirmed": "rows of the outbox by number and time",

@@ -18,8 +18,8 @@ from tests.storage.test_ownership import unfinished
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
     " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens clients"
-    " auth_codes erasure_steps products product_vectors",
-    ("SELECT", "INSERT", "UPDATE"): "budgets erasures limits_told",
+    " auth_codes erasure_steps products product_vectors webhooks channels channel_bindings channel_messages deliveries",
+    ("SELECT", "INSERT", "UPDATE"): "budgets erasures limits_told delivery_lanes",
     ("SELECT", "INSERT", "DELETE"): "event_topics",
     ("SELECT", "INSERT"): "usage outbox revoked_tokens audit receipt_keys",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces"
@@ -34,9 +34,9 @@ GRANTED_TO_DEFINER = {
     ("SELECT", "INSERT", "DELETE"): "access_changes",
     ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version product_vectors relays",
     ("SELECT", "INSERT"): "message_words",
-    ("SELECT", "UPDATE", "DELETE"): "usage",  # of usage it updates the links alone
-    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions",
-    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users clients products",
+    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions deliveries channel_messages",
+    ("SELECT", "UPDATE", "DELETE"): "usage delivery_lanes",  # of usage it updates the links alone
+    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users clients products channels",
 }
 
 
@@ -124,6 +124,14 @@ DEFINED = {
     "relay_again",
     "relay_lag",
     "tell_embedded",
+    "find_channel",
+    "active_channels",
+    "outbox_tenants",
+    "take_outbox",
+    "settle_outbox",
+    "claim_lanes",
+    "prune_deliveries",
+    "deliveries_lag",
 }
 """What runs with the rights of `brain_definer`."""
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OF_A_TENANT = {
     *("conversation_id", "message_id", "turn_id", "intent_id", "training_id", "tenant_id", "user_id"),
-    *("key_id", "client_id", "session_id", "role", "product_id"),
+    *("key_id", "client_id", "session_id", "role", "product_id", "webhook_id", "delivery_id", "channel_id"),
 }
 OF_A_USER = {"conversation_id", "message_id", "turn_id"}
 OF_ALL = {
@@ -59,6 +59,18 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PATCH", "/api/v1/tenants/{tenant_id}"): {"name": "another"},
     ("PATCH", "/api/v1/admin/tenants/{tenant_id}"): {"name": "another"},
     ("PATCH", "/api/v1/users/{user_id}"): {"name": "another"},
+    ("POST", "/api/v1/webhooks"): {"url": "https://hooks.example.com", "events": ["*"]},
+    ("PATCH", "/api/v1/webhooks/{webhook_id}"): {"description": "another"},
+    ("POST", "/api/v1/channels"): {
+        "kind": "webhook",
+        "name": "shop",
+        "settings": {"url": "https://shop.example.com"},
+    },
+    ("PATCH", "/api/v1/channels/{channel_id}"): {"name": "another"},
+    ("POST", "/api/v1/conversations/{conversation_id}/channels"): lambda things: {
+        "channel_id": things["channel_id"],
+        "thread": f"thread of {things['conversation_id']}",
+    },
     ("POST", "/api/v1/auth/login"): {"email": EMAIL, "password": PASSWORD},
     ("POST", "/api/v1/users"): lambda things: {"email": f"{new_id('usr')}@example.com", "role": things["role"]},
     ("PUT", "/api/v1/roles/{name}"): {"permissions": []},
@@ -103,6 +115,7 @@ REFUSED: dict[tuple[str, str], int] = {
     ("POST", "/api/v1/auth/revoke"): 400,
     ("POST", "/api/v1/auth/introspect"): 400,
     ("POST", "/api/v1/auth/refresh"): 401,
+    ("POST", "/api/v1/channels/{channel_id}/inbound"): 401,
 }
 """Public routes that need a credential of another kind, and how they refuse who has none; the others answer 200."""
 

@@ -21,6 +21,7 @@ PUBLIC = {
     ("POST", "/api/v1/auth/introspect"),
     ("POST", "/api/v1/auth/refresh"),  # the refresh token is the credential
     ("GET", "/.well-known/receipts.json"),
+    ("POST", "/api/v1/channels/{channel_id}/inbound"),  # the signature is the credential
 }
 """What anybody may ask for, without a credential."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from redis.asyncio import Redis
 
+from adapters.allow_list import NONE
 from domain.ids import new_id
 from domain.model import Catalog
 from serve_app.caches import Caches
@@ -25,6 +26,7 @@ from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
 from serve_app.ingress.parts import Intents, Privacy
 from serve_app.memory import Memory
+from serve_app.outward import open_outward
 from serve_app.settings import Settings
 from storage import erasure, receipts
 from storage.access import key_hash
@@ -185,7 +187,18 @@ class Whole:
         made["client_id"] = await self.client(tenant)
         made["session_id"], _ = await self.session(tenant, user)
         made["product_id"] = await self.product(tenant)
-        return made
+        return made | await self.outward(tenant, made["conversation_id"])
+
+    async def outward(self, tenant: str, conversation: str) -> dict[str, str]:
+        """A webhook with a delivery, and a channel that shows the conversation."""
+        body: dict[str, Any] = {"url": "https://hooks.example.com/x", "events": ["*"]}
+        webhook = (await self.call("POST", "webhooks", tenant, body))["id"]
+        delivery = (await self.call("POST", f"webhooks/{webhook}/test", tenant))["id"]
+        body = {"kind": "webhook", "name": "shop", "settings": {"url": "https://shop.example.com"}}
+        channel = (await self.call("POST", "channels", tenant, body))["id"]
+        bound = {"channel_id": channel, "thread": f"thread of {conversation}"}
+        await self.call("POST", f"conversations/{conversation}/channels", tenant, bound)
+        return {"webhook_id": webhook, "delivery_id": delivery, "channel_id": channel}
 
     async def role(self, tenant: str) -> str:
         """The name of a role of the tenant's own, which may do nothing."""
@@ -257,6 +270,7 @@ async def _whole(
         parts.intents = Intents(PostgresIntents(made.pool), found.trainings, found.heads, wake)
         products = PostgresProducts(made.pool)
         parts.catalogue = Catalogue(products, products)
+        parts.outward = outward = await open_outward(made.pool, MASTER, NONE, parts.hosts)
         parts.memory = Memory(PostgresRecall(made.pool), PostgresSpaces(made.pool), memory.embedder, memory.open_store)
         signing = await _guard(parts, made.pool, redis, redis_url, models)
         await memory.settle()
@@ -270,6 +284,7 @@ async def _whole(
             own.things |= await one.things(own.id)
         yield one
         await memory.close()
+        await outward.close()
         await parts.registry.close()
         await parts.events.close()
         await parts.limiter.close()

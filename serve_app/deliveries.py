@@ -1,0 +1,100 @@
+"""What the relay does for webhooks and channels: makes deliveries of the outbox, sends them, forgets old ones."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from adapters.allow_list import AllowList
+from adapters.channels.webhook import WebhookChannel
+from adapters.outgoing import Outgoing
+from adapters.posting import Posting
+from adapters.transport import OutTransport
+from deployments.delivering import FanningOut, Figures, Sending
+from domain.channels import ChannelPort, ChannelStore, Kind
+from serve_app.ingress.shapes import message_json
+from storage.channels import PostgresChannels
+from storage.fan_out import PostgresFanOut
+from storage.lanes import PostgresLanes
+from storage.postgres import Pool
+from storage.sealing import MasterKeys
+
+log = logging.getLogger("brain.deliveries")
+
+WAIT, LIMIT = 10.0, 64 * 1024  # seconds and bytes of an answer
+DAYS = 30.0  # for which deliveries are kept that wait no more
+EVERY = 300.0  # seconds between looks at what is too old
+LOOK = 5.0  # seconds between looks at how many wait
+
+
+class Deliveries:
+    """A `Worker` of the relay. `more`: ports of other kinds of channels than webhooks."""
+
+    def __init__(self, pool: Pool, keys: MasterKeys, allowed: AllowList, more: Sequence[ChannelPort] = ()) -> None:
+        self._outgoing = Outgoing(allowed, WAIT, LIMIT)
+        posting = Posting(self._outgoing)
+        self.ports: dict[Kind, ChannelPort] = {"webhook": WebhookChannel(posting)}
+        self.ports |= {port.kind: port for port in more}
+        self._store: ChannelStore = PostgresChannels(pool, keys)
+        self._lanes = PostgresLanes(pool, keys)
+        self.figures, self._lag = Figures(), (0, 0.0)
+        self._sending = Sending(self._lanes, OutTransport(posting, self.ports, message_json), self.figures)
+        self._fanning = FanningOut(PostgresFanOut(pool), self.figures, self._sending.wake, self._began)
+        self._task: asyncio.Task[None] | None = None
+
+    def show(self, registry: CollectorRegistry) -> None:
+        for name, text, value in (
+            ("brain_deliveries_lanes_due", "Subscribers' conversations with something due", lambda: self._lag[0]),
+            ("brain_deliveries_lag_seconds", "How long the first of these has been due", lambda: self._lag[1]),
+            ("brain_deliveries_events", "Rows of the outbox done since the start", lambda: self.figures.rows),
+            ("brain_deliveries_made", "Deliveries made of them", lambda: self.figures.deliveries),
+            ("brain_deliveries_attempts", "Attempts since the start", lambda: self.figures.attempts),
+            ("brain_deliveries_delivered", "Deliveries taken since the start", lambda: self.figures.delivered),
+            ("brain_deliveries_failed", "Deliveries given up since the start", lambda: self.figures.failed),
+        ):
+            Gauge(name, text, registry=registry).set_function(value)
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="deliveries")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._outgoing)
+            for worker in (self._sending, self._fanning):
+                worker.start()
+                stack.push_async_callback(worker.close)
+            await asyncio.gather(self._look(), self._prune())
+
+    async def _began(self, tenant: str, conversations: Sequence[str]) -> None:
+        """Tell the channels of these conversations that an answer is being made; if it gets lost, it is lost."""
+        for conversation in conversations:
+            try:
+                for channel, binding in await self._store.bound_to(tenant, conversation):
+                    if (port := self.ports.get(channel.kind)) is not None:
+                        await port.typing(channel, binding, True)
+            except Exception as error:
+                log.debug("a channel did not hear that an answer is being made: %s", error)
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                self._lag = await self._lanes.lag()
+            except Exception as error:
+                log.debug("how many deliveries wait is not known: %s", error)
+            await asyncio.sleep(LOOK)
+
+    async def _prune(self) -> None:
+        while True:
+            try:
+                while await self._lanes.prune(DAYS):
+                    continue
+            except Exception as error:
+                log.warning("old deliveries are not removed at the moment: %s", error)
+            await asyncio.sleep(EVERY)
