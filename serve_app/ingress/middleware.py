@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from domain.acting import TENANT
 from serve_app.ingress import logs, metrics
 from serve_app.ingress.context import TRACEPARENT, Visit
-from serve_app.ingress.errors import Problem, answer_of, internal_error
+from serve_app.ingress.errors import Problem, answer_of, internal_error, refuse_upgrade
 from serve_app.ingress.guards import added, always, shared
 from serve_app.ingress.heads import Head
 from serve_app.ingress.limiting import leave
@@ -25,7 +25,7 @@ class Around:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and _refused_socket(scope, self._settings):
-            await send({"type": "websocket.close", "code": 1008})
+            await refuse_upgrade(send, Problem(403, "pages of this origin may not open a socket here"))
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
