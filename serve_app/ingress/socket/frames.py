@@ -36,7 +36,8 @@ class SendFrame(Frame, MessageSend):
 
 
 class SubscribeFrame(Frame):
-    """One of the two ids. `after`: the last event that was had, or of each turn that has not ended the last one."""
+    """One of the two ids. `after`: the last event that was had, or of each turn that has not ended the last one; a
+    turn's id stands for its end, and `start` for the beginning of the conversation."""
 
     conversation_id: Id | None = None
     turn_id: Id | None = None

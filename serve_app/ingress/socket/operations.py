@@ -33,9 +33,11 @@ from serve_app.ingress.socket.sockets import Sockets
 from storage.turns import BOUND
 
 P = Permission
+_ABSENT = Position()
 _READS, _SENDS, _CANCELS = Needs(P.CONVERSATIONS_READ), Needs(P.MESSAGES_SEND, "turn"), Needs(P.MESSAGES_SEND)
 FOLLOWED = 256  # turns that one socket follows at once
 WATCHED = 1024  # conversations that one socket watches
+START = "start"  # of a conversation, in the place of an event's id
 TYPES_FOR = 8000  # milliseconds that a word of typing counts
 SEEN = 4096  # conversations whose users are remembered, for `FRESH` seconds
 FRESH = 15.0
@@ -180,10 +182,10 @@ class Operations:
             await self._subscribe_conversation(asked, caller, frame, after)
 
     async def _subscribe_turn(
-        self, asked: Asked, caller: Caller, frame: frames.SubscribeFrame, after: dict[str, Position]
+        self, asked: Asked, caller: Caller, frame: frames.SubscribeFrame, after: dict[str, Position | None]
     ) -> None:
         socket, turn_id = asked.socket, known(frame.turn_id or "", "turn", "turn")
-        if after.keys() - {turn_id}:
+        if after.keys() - {turn_id} or None in after.values():
             raise Problem(422, "after: is not the id of an event of this turn", "after", "invalid_event_id")
         self._bound(socket)
         turn = await self._parts.reader.turn(caller.tenant, turn_id)
@@ -197,22 +199,25 @@ class Operations:
         )
 
     async def _subscribe_conversation(
-        self, asked: Asked, caller: Caller, frame: frames.SubscribeFrame, after: dict[str, Position]
+        self, asked: Asked, caller: Caller, frame: frames.SubscribeFrame, after: dict[str, Position | None]
     ) -> None:
         socket, key, parts = asked.socket, key_of(caller, frame.conversation_id or ""), self._parts
         if len(socket.watched or ()) >= WATCHED:
             raise Problem(429, f"a socket watches {WATCHED} conversations at most", "conversation_id", "too_many")
         await parts.reader.conversation(caller.tenant, key.conversation)
+        everything = after.pop(START, _ABSENT) is None
         for turn_id in after:
             if (await parts.reader.turn(caller.tenant, turn_id)).conversation_id != key.conversation:
                 raise NotFound("there is no such turn in this conversation")
         await self._sockets.watch(socket, key.conversation)
-        later = await parts.reader.turns_after(caller.tenant, key.conversation, list(after))
+        later = await parts.reader.turns_after(caller.tenant, key.conversation, list(after), everything)
+        newest = await parts.reader.newest_turn(caller.tenant, key.conversation)
         if len(later) >= BOUND:
             await self._sockets.unwatch(socket, key.conversation)
             words = f"more than {BOUND} turns were accepted since: read the messages, and subscribe without `after`"
             raise Problem(409, words, "after", "too_far_behind")
-        begun = [one for one in (*after, *later) if one not in (socket.following or ())]
+        going_on = [one for one, position in after.items() if position is not None]
+        begun = [one for one in (*going_on, *later) if one not in (socket.following or ())]
         for turn_id in begun:
             self._follower.reserve(socket, turn_id, key.conversation, watched=True)
         there: list[str] | None = None
@@ -224,6 +229,7 @@ class Operations:
                 ref=frame.ref,
                 conversation_id=key.conversation,
                 turns=begun,
+                resume=newest or START,
                 present=None if there is None else [{"user_id": one or None} for one in there],
             )
         )
@@ -370,13 +376,13 @@ def _message(frame: frames.SendFrame) -> MessageSend:
     return MessageSend.model_construct(**{name: getattr(frame, name) for name in MessageSend.model_fields})
 
 
-def _positions(after: str | list[str] | None) -> dict[str, Position]:
-    """By the turn. Raises `Problem` 400 for what is no event's id."""
-    found: dict[str, Position] = {}
+def _positions(after: str | list[str] | None) -> dict[str, Position | None]:
+    """By the turn; None: after its end. Raises `Problem` 400 for what is no event's id."""
+    found: dict[str, Position | None] = {}
     for one in [after] if isinstance(after, str) else after or ():
-        turn_id = one.partition("/")[0]
+        turn_id, slash, _ = one.partition("/")
         position = parse_event_id(one, turn_id) if is_id(turn_id, "turn") else None
-        if position is None:
+        if one != START and position is None and (slash or not is_id(turn_id, "turn")):
             raise Problem(400, "after: is not the id of an event", "after", "invalid_event_id")
         found[turn_id] = position
     return found
