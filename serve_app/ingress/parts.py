@@ -60,11 +60,12 @@ class IngressSettings:
 
     `server_adds_request_id`: the server in front (Ray Serve) puts `x-request-id` on every answer itself, from the
     request's header, which it fills in where the client sent none.
-    `admission_wait`: see `Admission`.
+    `admission_wait`: see `Admission`. `max_requests`: that are answered at once; open WebSockets are not among them.
     """
 
     version: str = "0"
     max_body: int = 1024 * 1024
+    max_requests: int = 4000
     keep_alive: float = 15
     poll: float = 0.25
     cancel_wait: float = 5
