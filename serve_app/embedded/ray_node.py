@@ -22,13 +22,13 @@ PATIENCE = 90.0  # seconds until a start has failed
 OBJECT_STORE = 200_000_000  # bytes; messages are small
 
 CONNECTIONS = 24_000  # of clients at once, WebSockets of two replicas among them
-SPARE = 200  # open files of HAProxy beside two for each connection
+FILES, SPARE = 2.5, 200  # open files of HAProxy for each connection (and for a pipe of each fourth), and beside
 
 
 def connections() -> int:
     """As many as may be open; HAProxy does not start where it may not open files enough."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return CONNECTIONS if most == resource.RLIM_INFINITY else max(1000, min(CONNECTIONS, (most - SPARE) // 2))
+    return CONNECTIONS if most == resource.RLIM_INFINITY else max(1000, min(CONNECTIONS, int((most - SPARE) / FILES)))
 
 
 class RayNode:
