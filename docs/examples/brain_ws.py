@@ -175,9 +175,7 @@ class BrainSocket:
             if frame["op"] == "error":
                 asked[1].set_exception(Refused(frame))
             else:
-                if (
-                    frame.get("user_message") and frame["turn"]["id"] not in self._ended
-                ):  # sent, none of its events seen
+                if frame.get("user_message") and frame["turn"]["id"] not in self._ended:
                     self._last.setdefault(frame["turn"]["id"], (frame["turn"]["conversation_id"], ""))
                 asked[1].set_result(frame)
         elif frame["op"] == "reconnect":

@@ -23,7 +23,7 @@ FORGIVEN = 20  # frames over that, which are refused one by one
 ENDED = 32  # turns that have ended here lately: a late word of them begins nothing
 
 UNAUTHORIZED, SLOW, FLOODING = 4401, 4408, 4429
-UNSUPPORTED, AGAIN = 1003, 1013  # RFC 6455, section 7.4.1, and its registry
+UNSUPPORTED, RESTART, AGAIN = 1003, 1012, 1013  # RFC 6455, section 7.4.1, and its registry
 
 Transmit = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _names = itertools.count(1)
@@ -122,7 +122,8 @@ class Connection:
         self._at = now
         if self._allowance >= 1:
             self._allowance -= 1
-            self._over = 0
+            if self._allowance > BURST / 2:
+                self._over = 0
             return True
         self._over += 1
         if self._over > FORGIVEN:

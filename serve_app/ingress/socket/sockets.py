@@ -16,7 +16,8 @@ from serve_app.access_watch import AccessWatch
 from serve_app.ingress import metrics
 from serve_app.ingress.callers import Callers, concerns
 from serve_app.ingress.socket import frames
-from serve_app.ingress.socket.connection import AGAIN, UNAUTHORIZED, Connection
+from serve_app.ingress.socket.connection import AGAIN, RESTART, UNAUTHORIZED, Connection
+from serve_app.ingress.socket.wire import come_back
 from storage.access import AccessChange
 from storage.broadcast import RedisBroadcast, Told
 from storage.presence import LASTS, RedisPresence
@@ -83,8 +84,9 @@ class Sockets:
         for task in (*self._tasks, *([self._checking] if self._checking else [])):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for socket in list(self.open):
-            socket.close(1012, "the service stops: connect again")
+        for socket in list(self.open):  # where the server has not told them yet
+            socket.push(come_back(len(self.open)).decode())
+            socket.close(RESTART, "the service stops: connect again")
         await self.broadcast.close()
 
     # Coming and going.

@@ -36,15 +36,19 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def shutdown(self) -> None:
         if self.handshake_complete and not self.close_sent and self.conn.state is OPEN:
-            spread = min(LONGEST, len(self.connections) / RETURNS)
-            hint = {"op": "reconnect", "after_ms": round(random.uniform(0, spread) * 1000)}
-            self.conn.send_text(orjson.dumps(hint))
+            self.conn.send_text(come_back(len(self.connections)))
             self.transport.write(b"".join(self.conn.data_to_send()))
         super().shutdown()
         self.drop_later()
 
     def drop_later(self) -> None:
         self.loop.call_later(FINAL, self.transport.abort)
+
+
+def come_back(sockets: int) -> bytes:
+    """The frame that asks the client of one of so many sockets to connect again."""
+    spread = min(LONGEST, sockets / RETURNS)
+    return orjson.dumps({"op": "reconnect", "after_ms": round(random.uniform(0, spread) * 1000)})
 
 
 def install() -> None:
