@@ -25,6 +25,7 @@ from serve_app.ingress.limiter import OfSettings
 from serve_app.ingress.limits_told import LimitsTold
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts, Privacy
+from serve_app.ingress.socket.sockets import sockets
 from serve_app.memory import Memory
 from serve_app.outbox_watch import OutboxWatch
 from serve_app.outward import open_outward
@@ -113,6 +114,7 @@ class IngressReplica:
             PostgresRecall(self._pool), PostgresSpaces(self._pool), HandleEmbedder(embedder), vectors(settings)
         )
         self._events = events(self._pool, redis_url)
+        self._sockets = sockets(open_redis(redis_url), open_redis(redis_url, timeout=10))
         self._outbox = OutboxWatch(PostgresOutbox(self._pool, "indexer"), REGISTRY)
 
         async def indexing() -> None:
@@ -160,6 +162,7 @@ class IngressReplica:
             },
             memory=self._memory,
             catalogue=catalogue(settings, self._pool, HandleEmbedder(embedder)),
+            sockets=self._sockets,
             tenants=known_tenants,
             tenant_limits=OfSettings(known_tenants.settings),
             administration=Administration(
@@ -183,6 +186,7 @@ class IngressReplica:
         )
         self.parts.limiter.told = LimitsTold(self._pool).saw
         self._identity.start(self._access)
+        self._sockets.start(self.parts.callers, self._access)
         self._metrics.start()
         self._outbox.start()
         self._access.start()
@@ -215,6 +219,7 @@ class IngressReplica:
 
     async def __del__(self) -> None:
         self._watch.cancel()
+        await self._sockets.close()
         await self._access.close()
         await self._used.close()
         await self._identity.close()

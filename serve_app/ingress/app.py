@@ -49,6 +49,7 @@ from serve_app.ingress.documents import describe
 from serve_app.ingress.errors import add_error_answers
 from serve_app.ingress.middleware import Around
 from serve_app.ingress.parts import Parts
+from serve_app.ingress.socket import endpoint, tickets
 
 _ROUTERS = (  # the busiest first: routes are tried in this order
     sends.router,
@@ -64,6 +65,7 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     catalog.router,
     feedback.router,
     turns.router,
+    tickets.router,
     model_test.router,
     models.router,
     model_settings.router,
@@ -112,6 +114,7 @@ def create_app(parts: Parts) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     app.router.routes.extend(ROUTES)
+    endpoint.add_to(app, parts)
     add_error_answers(app)
     app.add_middleware(Around, settings=parts.settings)
     describe(app)

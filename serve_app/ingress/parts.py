@@ -38,6 +38,7 @@ from serve_app.ingress.context import visit_of
 from serve_app.ingress.identity import Identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.limiter import Limiter, Unlimited
+from serve_app.ingress.socket.sockets import Sockets
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
 from serve_app.outward import Outward
@@ -65,11 +66,12 @@ class IngressSettings:
 
     `server_adds_request_id`: the server in front (Ray Serve) puts `x-request-id` on every answer itself, from the
     request's header, which it fills in where the client sent none.
-    `admission_wait`: see `Admission`.
+    `admission_wait`: see `Admission`. `max_requests`: that are answered at once; open WebSockets are not among them.
     """
 
     version: str = "0"
     max_body: int = 1024 * 1024
+    max_requests: int = 4000
     keep_alive: float = 15
     poll: float = 0.25
     cancel_wait: float = 5
@@ -127,7 +129,7 @@ class Parts:
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
     `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller
     flushes one. `catalogue`: products. `outward`: webhooks and channels. `master_keys`: seal providers' keys; without
-    them none is taken.
+    them none is taken. `sockets`: the open WebSockets.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -162,6 +164,7 @@ class Parts:
     caches: Caches = field(default_factory=Caches)
     outward: Outward | None = None
     tell_flush: TellFlush = nobody_is_told
+    sockets: Sockets | None = None
     callers: Callers = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)

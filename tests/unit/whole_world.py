@@ -25,6 +25,7 @@ from serve_app.ingress.event_parts import events
 from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
 from serve_app.ingress.parts import Intents, Privacy
+from serve_app.ingress.socket.sockets import sockets
 from serve_app.memory import Memory
 from serve_app.outward import open_outward
 from serve_app.settings import Settings
@@ -250,8 +251,9 @@ async def _whole(
     settings: IngressSettings | None,
 ) -> AsyncIterator[Whole]:
     redis = open_redis(redis_url)
+    opened = sockets(open_redis(redis_url), open_redis(redis_url, timeout=10))
     async with (
-        world(url, operator, settings or IngressSettings(poll=0.01)) as made,
+        world(url, operator, settings or IngressSettings(poll=0.01), sockets=opened) as made,
         understanders(made.pool, folder) as found,
     ):
         parts, store = made.parts, PostgresCatalog(made.pool)
@@ -273,6 +275,7 @@ async def _whole(
         parts.outward = outward = await open_outward(made.pool, MASTER, NONE, parts.hosts)
         parts.memory = Memory(PostgresRecall(made.pool), PostgresSpaces(made.pool), memory.embedder, memory.open_store)
         signing = await _guard(parts, made.pool, redis, redis_url, models)
+        opened.start(parts.callers, parts.watch)
         await memory.settle()
         one = Whole(made, owner, Tenant(""), Tenant(""), signing)
         one.own, one.other = one.tenant(), one.tenant()
@@ -283,6 +286,7 @@ async def _whole(
         for own in (one.own, one.other):
             own.things |= await one.things(own.id)
         yield one
+        await opened.close()
         await memory.close()
         await outward.close()
         await parts.registry.close()
