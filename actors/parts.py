@@ -1,8 +1,9 @@
 """What every conversation of a host shares."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from domain.context import ESTIMATE, Exchange, TokenCounter
 from domain.conversation import ConversationKey
@@ -19,8 +20,10 @@ from domain.ports import (
     TenantModels,
     TenantsSettings,
     TokenCounters,
+    Tools,
 )
 from domain.tenant_settings import TenantSettings
+from domain.tools import Offer, ToolAnswer
 
 
 class EveryModel:
@@ -53,6 +56,18 @@ class NoMemory:
         return ()
 
 
+class NoTools:
+    """`Tools` of a service whose tenants have none."""
+
+    async def offered(self, tenant: str, user: str | None, turn_id: str) -> Offer:
+        return Offer()
+
+    async def call(
+        self, tenant: str, server: str, tool: str, arguments: Mapping[str, Any], key: str, seconds: float
+    ) -> ToolAnswer:
+        return ToolAnswer("failed", "there are no tools here")
+
+
 class Estimates:
     """`TokenCounters` of a process without tokenizers."""
 
@@ -79,6 +94,12 @@ class HostLimits:
     summary_timeout: float = 60
     recall_timeout: float = 0.3  # how long a turn waits for its memory
     recalled: int = 3  # similar exchanges
+    offer_timeout: float = 1.0  # how long a turn waits to learn what it may call
+    tool_timeout: float = 20  # of one call
+    tool_rounds: int = 6  # generations of a turn that may call tools
+    tool_calls: int = 16  # of a turn
+    tool_arguments: int = 16_000  # characters
+    tool_result: int = 16_000  # characters
 
 
 @dataclass(slots=True)
@@ -97,9 +118,15 @@ class Parts:
     memory: Memory = field(default_factory=NoMemory)
     counters: TokenCounters = field(default_factory=Estimates)
     tenants: TenantsSettings = field(default_factory=UsualSettings)
+    tools: Tools = field(default_factory=NoTools)
     waiting: int = 0  # messages in all mailboxes
     shadows: set[asyncio.Task[None]] = field(default_factory=set)
     summaries: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether turns may call tools at all."""
+        return not isinstance(self.tools, NoTools)
 
     def recalls(self, user: str | None) -> bool:
         """Whether a turn of this user's looks up what was said before."""

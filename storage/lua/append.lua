@@ -23,7 +23,7 @@ if ARGV[3] ~= '' then
     end
 end
 local terminal = { ['turn.completed'] = true, ['turn.failed'] = true, ['turn.cancelled'] = true }
-local ttl = ARGV[2]
+local ttl, ended = ARGV[2], false
 for i = 6, #ARGV, 2 do
     local kind = ARGV[i]
     if terminal[state] or state == '.next' then
@@ -41,6 +41,7 @@ for i = 6, #ARGV, 2 do
         end
         redis.call('XADD', KEYS[1], n .. '-' .. sub, 't', kind, 'd', ARGV[i + 1])
         state = kind
+        ended = ended or kind == '.round'
     end
     if terminal[kind] then
         ttl = '30'
@@ -49,7 +50,7 @@ end
 if #ARGV > 5 then
     redis.call('EXPIRE', KEYS[1], ttl)
 end
-if state == '.sealed' then
+if state == '.sealed' or ended then
     redis.call('DEL', KEYS[2])
 elseif ARGV[3] ~= '' then
     redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
