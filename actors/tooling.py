@@ -1,7 +1,8 @@
 """Calls the tools that a generation asks for, and tells the next generation of the same attempt what they gave.
 
-Each call is written down before it is made and its result after, by the conversation's owner. An owner who takes a turn
-over finds the rounds in Postgres and in the journal: what was done counts, what was begun is repeated only where it may be.
+Each call is written down before it is made and its result after, by the conversation's owner. An owner who takes a
+turn over finds the rounds in Postgres and in the journal: what was done counts, what was begun is repeated only where
+it may be.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from actors.run import TurnRun
-from domain.errors import BrainError, BudgetExceeded, Retryable
+from domain.errors import BrainError, BudgetExceeded, Retryable, Unavailable
 from domain.events import DELTA
 from domain.generation import Outcome
 from domain.ledger import total
@@ -64,9 +65,9 @@ async def use_tools(run: TurnRun, outcome: Outcome, book: Book) -> None:
 
 async def take_up_rounds(run: TurnRun, progress: Progress | None, book: Book) -> None:
     """Learn what earlier owners did; what they have begun and not ended is ended now."""
-    live, store = run.live, run.parts.store
+    live = run.live
     ends = progress.rounds if progress is not None else ()
-    calls = await store.tool_calls(run.key.tenant, live.id)
+    calls = await _stored(run)
     if not calls and not ends:
         return
     await run.offered()
@@ -77,7 +78,7 @@ async def take_up_rounds(run: TurnRun, progress: Progress | None, book: Book) ->
         if end.number not in live.heard:
             _heard(run, end.number, end.outcome)
     texts = _texts(progress)
-    rounds = rounds_of(await store.tool_calls(run.key.tenant, live.id) if ends else calls)
+    rounds = rounds_of(await _stored(run) if ends else calls)
     live.rounds = []
     for one in rounds:
         number = one.calls[0].round
@@ -87,6 +88,15 @@ async def take_up_rounds(run: TurnRun, progress: Progress | None, book: Book) ->
         spoken = [event for event in progress.events if event.type == DELTA and event.n <= ends[-1].n]
         live.earlier = "".join(event.data["text"] for event in spoken)
         live.spoken |= {event.n: len(event.data["text"]) for event in spoken}
+
+
+async def _stored(run: TurnRun) -> list[ToolCall]:
+    """The calls that are written down. Waits while the database is away."""
+    while True:
+        try:
+            return await run.parts.store.tool_calls(run.key.tenant, run.live.id)
+        except Unavailable:
+            await asyncio.sleep(AGAIN[1])
 
 
 def _texts(progress: Progress | None) -> dict[int, str]:

@@ -28,9 +28,9 @@ class LiveTurn:
     Of an attempt whose process died in mid-text: `prefix` is what it had said, `spoken` its deltas' lengths by number,
     `calls` what it is charged for, and `continued` how often an attempt went on from such a text.
 
-    Of generations that called tools: `rounds` are those of the turn, whatever attempt made them. `heard` are the ones of
-    this attempt that are accounted for, by what they said (`earlier`), their calls of providers (`tried`, and `calls`),
-    `used` and `spent`.
+    Of generations that called tools: `rounds` are those of the turn, whatever attempt made them. `heard` are the ones
+    of this attempt that are accounted for, by what they said (`earlier`), their calls of providers (`tried`, and
+    `calls`), `used` and `spent`.
     """
 
     asked: UnfinishedTurn

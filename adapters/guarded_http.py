@@ -1,5 +1,5 @@
-"""An httpx transport for addresses that tenants have set, as `adapters.outgoing` has one for aiohttp: a library that speaks
-HTTP for us is given this one.
+"""An httpx transport for addresses that tenants have set, for libraries that speak HTTP by themselves; it guards as
+`adapters.outgoing` does.
 
 Each name is resolved once, each of its addresses checked, and the connection goes to a checked one. No proxy of the
 environment is used; an answer is read up to a limit, and never decompressed.
@@ -77,7 +77,7 @@ class _CheckedNetwork(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 (httpcore's)
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:

@@ -1,8 +1,8 @@
 """Servers of tools by the Model Context Protocol over streamable HTTP, through the protocol's own SDK.
 
 A session lasts for one call, over connections that are kept open between calls: so there is no session to lose, and a
-server that was started anew is found at the next call. What a server speaks is remembered, so that a call is one request
-where the server allows it. (https://modelcontextprotocol.io/specification)
+server that was started anew is found at the next call. What a server speaks is remembered, so that a call is one
+request where the server allows it. (https://modelcontextprotocol.io/specification)
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 from mcp import Client, MCPError
@@ -21,7 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, DiscoverResult, Implementation, TextContent
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
-from adapters.guarded_http import Guarded
+from adapters.guarded_http import Guarded, TooLarge
 from adapters.outgoing import ForbiddenUrl
 from domain.tools import ListedTool, Listing, ToolAnswer
 
@@ -33,6 +33,7 @@ LONGEST_SCHEMA = 20_000  # characters of a tool's schema as JSON
 LONGEST_DESCRIPTION = 2_000  # characters
 REMEMBERED = 10_000  # servers
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol, ForbiddenUrl)
+_REFUSALS = frozenset({401, 403, 404, 405, 415, 429})  # of HTTP, after which nothing was called
 KEY = "brain/call"  # in a call's `_meta`: the same however often the call is made
 
 
@@ -45,24 +46,28 @@ class Endpoint:
 
 
 class _Watched(httpx2.AsyncBaseTransport):
-    """One call's view of the shared transport: it knows whether the call may have reached the server, and what broke."""
+    """One call's view of the shared transport: whether it may have reached the server, and what broke."""
 
     def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
         self._inner = inner
-        self.calling = self.sent = False
+        self.calling = False
+        self.reached = 0  # requests of the call that may have reached the server
         self.error: Exception | None = None
         self.status: int | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        sends = self.calling and request.method == "POST"
+        sends = int(self.calling and request.method == "POST")
+        self.reached += sends
         try:
             answer = await self._inner.handle_async_request(request)
         except Exception as error:
             self.error = error
-            self.sent |= sends and not isinstance(error, _NOT_SENT)
+            if isinstance(error, _NOT_SENT):
+                self.reached -= sends
             raise
-        self.sent |= sends and answer.status_code not in (401, 403, 404, 405, 429)
         self.status = answer.status_code
+        if self.status in _REFUSALS:
+            self.reached -= sends
         return answer
 
     async def aclose(self) -> None:
@@ -76,7 +81,7 @@ class McpServers:
         self._transport = transport
         self._spoken: OrderedDict[str, tuple[str, DiscoverResult | None]] = OrderedDict()
 
-    async def list(self, endpoint: Endpoint, seconds: float) -> Listing:
+    async def listing(self, endpoint: Endpoint, seconds: float) -> Listing:
         """What the server lists. Its failure is told, never raised."""
         watched = _Watched(self._transport)
         tools: list[ListedTool] = []
@@ -95,23 +100,25 @@ class McpServers:
 
     async def call(
         self, endpoint: Endpoint, tool: str, arguments: Mapping[str, Any], key: str, seconds: float
-    ) -> ToolAnswer:
-        """One call. `lost` where it may have been made and its result did not come; its failure is never raised."""
+    ) -> tuple[ToolAnswer, bool]:
+        """One call, and whether the server works: it has answered. `lost` where it may have been made and its result did
+        not come. Its failure is never raised."""
         watched, began = _Watched(self._transport), time.monotonic()
         result: CallToolResult | None = None
-        why = ""
+        why, works = "", True
         try:
             async with asyncio.timeout(seconds), self._session(endpoint, watched, seconds) as client:
                 watched.calling = True
-                result = await client.call_tool(tool, dict(arguments), meta={KEY: key})
+                result = await client.call_tool(tool, dict(arguments), meta=cast(Any, {KEY: key}))
         except Exception as error:
             why = _why(error, watched)
+            works = watched.error is None and not isinstance(error, TimeoutError) and (watched.status or 500) < 500
             if _protocol_error(error) is not None and watched.error is None:  # the server answered: it refused the call
-                watched.sent = False
+                watched.reached = 0
         ms = (time.monotonic() - began) * 1000
         if result is not None:  # also where only the session's end failed
-            return ToolAnswer("failed" if result.is_error else "done", _text(result), ms)
-        return ToolAnswer("lost" if watched.sent else "failed", why, ms)
+            return ToolAnswer("failed" if result.is_error else "done", _text(result), ms), True
+        return ToolAnswer("lost" if watched.reached else "failed", why, ms), works
 
     async def close(self) -> None:
         await self._transport.aclose()
@@ -175,7 +182,9 @@ def _text(result: CallToolResult) -> str:
 
 
 def _why(error: BaseException, watched: _Watched) -> str:
-    cause = watched.error or error
+    cause = watched.error or _first(error)
+    if isinstance(cause, TooLarge):
+        return "its answer is too large"
     if isinstance(cause, ForbiddenUrl):
         return f"its URL must not be asked: {cause}"
     if isinstance(cause, TimeoutError | httpx2.TimeoutException):
@@ -195,3 +204,10 @@ def _protocol_error(error: BaseException | None) -> MCPError | None:
     if isinstance(error, BaseExceptionGroup):
         return next((found for one in error.exceptions if (found := _protocol_error(one)) is not None), None)
     return None
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first of a group's errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

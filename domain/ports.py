@@ -168,8 +168,8 @@ class ConversationStore(Protocol):
     async def start_calls(
         self, key: ConversationKey, owner: Ownership, turn_id: str, round: int, by: str
     ) -> list[ToolCall]:
-        """Take the calls of a round up (`domain.tool_calls.taken_up`); as they stand then: those that are started are to
-        be made. `by`: a UUID of this one start; asked for again with it, nothing is taken up twice."""
+        """Take the calls of a round up (`domain.tool_calls.taken_up`); as they stand then: those that are started are
+        to be made. `by`: a UUID of this one start; asked for again with it, nothing is taken up twice."""
         ...
 
     async def end_call(self, tenant: str, turn_id: str, ended: ToolCall) -> ToolCall:

@@ -11,7 +11,8 @@ from domain.generation import GenerationRequest, Outcome
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What the journal holds of an attempt. `sealed`: how the generation ended; `alive`: its heartbeat is fresh;
-    `closed`: nothing more can be said in this attempt. `rounds`: the generations that ended with calls of tools, in order."""
+    `closed`: nothing more can be said in this attempt. `rounds`: the generations that ended with calls of tools, in
+    order."""
 
     events: list[Event]
     sealed: Outcome | None

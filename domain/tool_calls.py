@@ -1,7 +1,7 @@
 """The calls of tools that a turn makes: their states, and what an owner does with calls that it finds.
 
-A call is written down before it is made, and its result after. So a crash repeats none that must not be made twice: what
-was begun and may not be repeated has an outcome that nobody knows, and the model is told so.
+A call is written down before it is made, and its result after. So a crash repeats none that must not be made twice:
+what was begun and may not be repeated has an outcome that nobody knows, and the model is told so.
 """
 
 import json
@@ -14,8 +14,8 @@ from domain.context.fence import NOTE, fenced
 from domain.errors import BrainError
 
 UNKNOWN_OUTCOME = (
-    "The outcome of this call is unknown: it may have been carried out, or not. It was not repeated. Do not call it again"
-    " unless the user asks for it; say that the outcome is not known."
+    "The outcome of this call is unknown: it may have been carried out, or not. It was not repeated. Do not call it"
+    " again unless the user asks for it; say that the outcome is not known."
 )
 TOLD = 2_000  # characters of arguments and of a result in the trace
 

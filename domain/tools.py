@@ -156,7 +156,7 @@ def offer(found: Iterable[Offering]) -> Offer:
 
 
 def called(server: str, tool: str, taken: Mapping[str, Any] | Sequence[str] = ()) -> str:
-    """`server__tool`, of letters, digits, `_` and `-`; with a digest where that is too long, was changed or is taken."""
+    """`server__tool`, of letters, digits, `_` and `-`; with a digest where that is too long, changed or taken."""
     plain = f"{_UNFIT.sub('-', server)}__{_UNFIT.sub('-', tool)}"
     if plain == f"{server}__{tool}" and len(plain) <= LONGEST_NAME and plain not in taken:
         return plain

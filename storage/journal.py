@@ -1,9 +1,10 @@
 """The journal of running turns in Redis Streams (`domain.ports.Journal`): one stream an attempt.
 
 Event `n` has the entry id `n-0`, so a reader resumes after any event with one range. Marks that readers of the journal
-need and clients never see ('.sealed': the generation has ended; '.round': so has one whose model calls tools, another
-one follows it; '.next': another attempt has begun) lie between, at `n-1`, `n-2` … A claim with a time to live is the writer's heartbeat. An owner who takes a turn over leaves its epoch:
-whoever had it before, and only stood still, says nothing more.
+need and clients never see lie between, at `n-1`, `n-2` …: '.sealed' (the generation has ended), '.round' (so has one
+whose model calls tools; another one follows it), '.next' (another attempt has begun). A claim with a time to live is
+the writer's heartbeat. An owner who takes a turn over leaves its epoch: whoever had it before, and only stood still,
+says nothing more.
 """
 
 import asyncio

@@ -9,7 +9,6 @@ from domain.conversation import ConversationKey
 from domain.ports import Ownership
 from domain.tool_calls import CallState, ToolCall
 from storage.postgres import Pool, call, reading
-from storage.retry import again
 
 
 class ToolCalls:
@@ -17,7 +16,6 @@ class ToolCalls:
 
     _pool: Pool
 
-    @again
     async def tool_calls(self, tenant: str, turn_id: str) -> list[ToolCall]:
         async with reading(self._pool, tenant) as lent:
             rows = await lent.fetch(

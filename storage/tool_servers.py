@@ -48,7 +48,8 @@ class PostgresToolServers:
                 if first is not None:
                     return ToolServer.model_validate(first), first["id"] != new.id
             row = await lent.fetchrow(
-                "INSERT INTO brain.tool_servers (tenant_id, id, name, url, auth, sealed, allow, idempotent, consent, roles)"
+                "INSERT INTO brain.tool_servers"
+                " (tenant_id, id, name, url, auth, sealed, allow, idempotent, consent, roles)"
                 f" VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING RETURNING {_COLUMNS}",
                 caller.tenant,
                 new.id,

@@ -36,6 +36,7 @@ from serve_app.ingress.context import visit_of
 from serve_app.ingress.identity import Identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.limiter import Limiter, Unlimited
+from serve_app.ingress.tool_parts import ToolParts
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
 from storage.audit import PostgresAudit
@@ -120,7 +121,7 @@ class Parts:
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
     `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller
-    flushes one. `master_keys`: seal providers' keys; without them none is taken.
+    flushes one. `master_keys`: seal providers' keys; without them none is taken. `tools`: servers of tools.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -159,6 +160,7 @@ class Parts:
     admission: Admission = field(init=False)
     limiter: Limiter = field(init=False)
     embedding_model: EmbedderInfo | None = None
+    tools: ToolParts | None = None
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self.ledger)
