@@ -101,8 +101,8 @@ class McpServers:
     async def call(
         self, endpoint: Endpoint, tool: str, arguments: Mapping[str, Any], key: str, seconds: float
     ) -> tuple[ToolAnswer, bool]:
-        """One call, and whether the server works: it has answered. `lost` where it may have been made and its result did
-        not come. Its failure is never raised."""
+        """One call, and whether the server works: it has answered. `lost` where it may have been made and its result
+        did not come. Its failure is never raised."""
         watched, began = _Watched(self._transport), time.monotonic()
         result: CallToolResult | None = None
         why, works = "", True

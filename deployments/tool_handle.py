@@ -17,7 +17,7 @@ class HandleTools:
     async def call(
         self, tenant: str, server: str, tool: str, arguments: Mapping[str, Any], key: str, seconds: float
     ) -> ToolAnswer:
-        """As `domain.tools.Tools.call`; raises `Unavailable` where the replica was lost: the call may have been made."""
+        """As `domain.tools.Tools.call`; `Unavailable` where the replica was lost: the call may have been made."""
         try:
             found: ToolAnswer = await ask(
                 lambda: self._handle.call.remote(tenant, server, tool, dict(arguments), key, seconds)

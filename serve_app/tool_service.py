@@ -1,4 +1,4 @@
-"""Calls tools for turns: looks the server up, opens its secret, asks it; leaves one alone for a while that keeps failing."""
+"""Calls tools for turns: looks the server up, opens its secret, asks it, and leaves one alone that keeps failing."""
 
 import time
 from collections import OrderedDict

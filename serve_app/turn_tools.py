@@ -1,4 +1,4 @@
-"""What turns may call (`domain.tools.Tools`): tenants' servers as the database has them, called by another deployment."""
+"""What turns may call (`domain.tools.Tools`): servers as the database has them, called by another deployment."""
 
 from collections.abc import Mapping
 from typing import Any

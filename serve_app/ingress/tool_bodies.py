@@ -1,7 +1,7 @@
 """The bodies of the routes of tools."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
@@ -66,7 +66,7 @@ class ToolServerCreate(Native):
     url: Url
     auth: ToolAuth | None = None
     allow: ToolNames
-    idempotent: ToolNames = []
+    idempotent: ToolNames = Field([])
     consent: Consent = "none"
     permissions: Roles | None = None
 
@@ -113,7 +113,7 @@ class DeletedServer(BaseModel):
     deleted: Literal[True] = True
 
 
-class ToolAnswer(BaseModel):
+class ToolCard(BaseModel):
     """A tool. `name`: as models know it. `allowed`: whether they may call it; `idempotent`: again after a crash."""
 
     id: str
@@ -123,14 +123,14 @@ class ToolAnswer(BaseModel):
     server_id: str
     server: str
     description: str | None
-    input_schema: dict[str, object]
+    input_schema: dict[str, Any]
     allowed: bool
     idempotent: bool
     consent: Consent
 
 
 class ToolList(ListOf):
-    data: list[ToolAnswer]
+    data: list[ToolCard]
 
 
 class ConsentBody(Native):
@@ -153,6 +153,6 @@ class ConsentList(ListOf):
     data: list[ConsentAnswer]
 
 
-def server_json(server: ToolServer) -> dict[str, object]:
+def server_json(server: ToolServer) -> dict[str, Any]:
     told = server.model_dump(mode="json", exclude={"roles", "tools"})
     return {**told, "permissions": server.roles, "tools": [tool.name for tool in server.tools]}

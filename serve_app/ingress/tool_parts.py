@@ -18,14 +18,13 @@ from storage.tool_servers import PostgresToolServers
 @dataclass(frozen=True, slots=True)
 class ToolParts:
     """`refresh` asks a server for its tools. `keys` seal servers' secrets. `allowed`: private addresses that servers
-    may have all the same. `issuer`: who gives the access tokens that count here. `catalogue`: of the products that
+    may have all the same. `catalogue`: of the products that
     others find through the service's own server of tools; None: none are found."""
 
     servers: PostgresToolServers
     refresh: Callable[[str, str], Awaitable[ToolServer]]
     keys: MasterKeys
     allowed: AllowList = NONE
-    issuer: str = ""
     catalogue: ProductCatalogue | None = None
 
 
@@ -36,5 +35,4 @@ def tool_parts(settings: Settings, pool: Pool, handle: DeploymentHandle) -> Tool
         HandleTools(handle).refresh,
         settings.master_keys,
         settings.outgoing,
-        settings.issuer_url,
     )

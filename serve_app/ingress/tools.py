@@ -162,18 +162,15 @@ async def give_consent(request: Request, who: IsSelf) -> Response:
     servers, user = tools_of(request).servers, _user(who)
     await servers.consent(who, user, _known(body.server_id))
     server = await servers.one(who.tenant, body.server_id)
-    given = dict((one.id, at) for one, at in await servers.consents(who.tenant, user)).get(server.id)
+    given = {one.id: at for one, at in await servers.consents(who.tenant, user)}.get(server.id)
     return Answer(_consent(server, given))
 
 
-@router.delete(
-    "/consents", response_model=None, responses={200: {"model": ConsentAnswer}}, openapi_extra=takes(ConsentBody)
-)
-async def withdraw_consent(request: Request, who: IsSelf) -> Response:
+@router.delete("/consents", response_model=None, responses={200: {"model": ConsentAnswer}})
+async def withdraw_consent(request: Request, who: IsSelf, server_id: str) -> Response:
     """Take a consent back; turns that begin from now on do without these tools."""
-    body = checked(ConsentBody, await request.body(), strict=True)
     servers = tools_of(request).servers
-    server = await servers.one(who.tenant, _known(body.server_id))
+    server = await servers.one(who.tenant, _known(server_id))
     await servers.withdraw(who, _user(who), server.id)
     return Answer(_consent(server, None))
 

@@ -22,6 +22,7 @@ from tests.actors.test_conversations import eventually, text_of
 from tests.doubles.mcp_server import serving_tools
 from tests.storage.conftest import make_conversation, make_send
 
+CAN = ["chat", "tools"]
 REPEATABLE = {"weather", "slow_look"}
 
 

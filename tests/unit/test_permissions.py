@@ -21,6 +21,8 @@ PUBLIC = {
     ("POST", "/api/v1/auth/introspect"),
     ("POST", "/api/v1/auth/refresh"),  # the refresh token is the credential
     ("GET", "/.well-known/receipts.json"),
+    ("GET", "/.well-known/oauth-protected-resource"),
+    ("GET", "/.well-known/oauth-protected-resource/mcp"),
 }
 """What anybody may ask for, without a credential."""
 

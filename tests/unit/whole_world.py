@@ -12,6 +12,9 @@ from typing import Any
 import psycopg
 from redis.asyncio import Redis
 
+from adapters.allow_list import AllowList
+from adapters.guarded_http import Guarded
+from adapters.mcp_servers import McpServers
 from domain.ids import new_id
 from domain.model import Catalog
 from serve_app.caches import Caches
@@ -22,8 +25,10 @@ from serve_app.ingress.callers import Callers
 from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
 from serve_app.ingress.parts import Intents, Privacy
+from serve_app.ingress.tool_parts import ToolParts
 from serve_app.memory import Memory
 from serve_app.settings import Settings
+from serve_app.tool_service import ToolService
 from storage import erasure, receipts
 from storage.access import key_hash
 from storage.bootstrap import bootstrap
@@ -41,11 +46,13 @@ from storage.redis import open_redis
 from storage.sessions import Session
 from storage.signing_keys import SigningKey
 from storage.spaces import PostgresSpaces
+from storage.tool_servers import PostgresToolServers
 from tests.storage.memory_world import MemoryWorld
 from tests.unit.ingress_world import CATALOG, KEY, MASTER, World, administration, world
 from tests.unit.intents_world import PARCEL, REFUND, understanders
 from tests.unit.signed import signed
 
+NOWHERE = "http://127.0.0.1:9/mcp"
 PROVIDER = {"base_url": "http://127.0.0.1:9/v1", "models": [{"id": "registered"}]}
 ISSUER = "https://brain.example"
 EMAIL, PASSWORD = "ann@example.com", "correct horse battery"  # of a user of each tenant
@@ -181,6 +188,13 @@ class Whole:
         made |= await self.training(tenant) if trained else {}
         made["client_id"] = await self.client(tenant)
         made["session_id"], _ = await self.session(tenant, user)
+        made["server_id"] = await self.tool_server(tenant)
+        return made
+
+    async def tool_server(self, tenant: str) -> str:
+        """A server of tools that does not answer."""
+        body = {"name": f"s-{new_id('mcp')[-8:]}", "url": NOWHERE, "allow": []}
+        made: str = (await self.call("POST", "tools/servers", tenant, body))["id"]
         return made
 
     async def role(self, tenant: str) -> str:
@@ -289,6 +303,10 @@ async def _guard(parts: Parts, pool: Pool, redis: Redis, redis_url: str, models:
         watch.refresh,
         wait=0,
     )
+    loopback = AllowList.parse("127.0.0.1")
+    servers = PostgresToolServers(pool)
+    service = ToolService(servers, MASTER, McpServers(Guarded(loopback)))
+    parts.tools = ToolParts(servers, service.refresh, MASTER, loopback)
     parts.privacy = Privacy(erasing, PostgresDataExport(pool))
     watch.listeners += [parts.callers.forget, parts.caches.heard]
     found.start(watch)
