@@ -67,7 +67,8 @@ INSERT INTO brain.audit (tenant_id, id, actor, action, detail)
 INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)
     VALUES (%(tenant)s, 'EdDSA', %(settings)s, %(settings)s, '-infinity');
 INSERT INTO brain.tool_servers (tenant_id, id, name, url, auth, sealed, allow, tools)
-    VALUES (%(tenant)s, 'mcp_x', %(odd)s, %(odd)s, 'bearer', %(settings)s, ARRAY[%(odd)s], jsonb_build_array(%(odd)s::text));
+    VALUES (%(tenant)s, 'mcp_x', %(odd)s, %(odd)s, 'bearer', %(settings)s, ARRAY[%(odd)s],
+        jsonb_build_array(%(odd)s::text));
 INSERT INTO brain.tool_consents (tenant_id, user_id, server_id) VALUES (%(tenant)s, %(odd)s, 'mcp_x');
 INSERT INTO brain.tool_calls (tenant_id, turn_id, round, place, call_id, name, server_id, server_name, tool, arguments,
         repeatable, state, result)

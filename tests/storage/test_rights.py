@@ -18,8 +18,9 @@ from tests.storage.test_ownership import unfinished
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
     " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens clients"
-    " auth_codes erasure_steps",
-    ("SELECT", "INSERT", "UPDATE"): "budgets erasures",
+    " auth_codes erasure_steps tool_servers",
+    ("SELECT", "INSERT", "UPDATE"): "budgets erasures tool_calls",
+    ("SELECT", "INSERT", "DELETE"): "tool_consents",
     ("SELECT", "INSERT"): "usage outbox revoked_tokens audit receipt_keys",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces"
     " signing_keys access_version",
