@@ -20,7 +20,7 @@ _NEEDS = (("tools", "tools"), ("response_format", "json"))  # a parameter, and t
 class Question:
     """What a turn asks: a model or `auto`, its parameters, and what may be told: `history` from the order `start` on,
     up to the message at `order`, and `material` that was looked up for it. `held`: USD that are held for it, where
-    there is a budget."""
+    there is a budget. `beside`: tokens that the prompt leaves for what is told beside it (tools)."""
 
     requested: str
     parameters: dict[str, Any]
@@ -31,6 +31,7 @@ class Question:
     complexity: float | None = None
     held: Decimal | None = None
     material: Sequence[Material] = ()
+    beside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def choose(parts: Parts, settings: ModelSettings, window: Window, question: Ques
     if settings.cost_quality is None:
         settings = settings.model_copy(update={"cost_quality": catalog.routing.cost_quality})
     candidates = _candidates(catalog, settings, question.requested)
-    room = max((budget(model, asked) for model in candidates), default=Model(id=AUTO).context_tokens)
+    room = max((budget(one, asked, question.beside) for one in candidates), default=Model(id=AUTO).context_tokens)
     counter = parts.counters.counter(candidates[0]) if len(candidates) == 1 else ESTIMATE
     prompt = _prompt(parts, window, question, room, counter)
     situation = Situation(
@@ -67,7 +68,8 @@ def choose(parts: Parts, settings: ModelSettings, window: Window, question: Ques
         budget_usd=None if question.held is None else float(question.held),
     )
     selection = select(catalog, question.requested, question.intent, situation)
-    own, counter = budget(selection.route.model, asked), parts.counters.counter(selection.route.model)
+    own = budget(selection.route.model, asked, question.beside)
+    counter = parts.counters.counter(selection.route.model)
     if prompt.tokens > own or counter.name != prompt.counter.name:
         prompt = _prompt(parts, window, question, own, counter)
     shared = 0
@@ -76,9 +78,11 @@ def choose(parts: Parts, settings: ModelSettings, window: Window, question: Ques
     return Choice(selection, prompt, shared, _told(catalog, question, situation, selection))
 
 
-def budget(model: Model, asked: int | None) -> int:
-    """Tokens that a prompt may have beside an answer of `asked` tokens at the most."""
-    return model.context_tokens - min(asked or model.max_output_tokens, model.context_tokens // 2)
+def budget(model: Model, asked: int | None, beside: int = 0) -> int:
+    """Tokens that a prompt may have beside an answer of `asked` tokens at the most, and `beside` tokens of tools, where
+    the model can call any."""
+    room = model.context_tokens - min(asked or model.max_output_tokens, model.context_tokens // 2)
+    return max(room - beside, room // 4) if "tools" in model.capabilities else room
 
 
 def _candidates(catalog: Catalog, settings: ModelSettings, requested: str) -> list[Model]:

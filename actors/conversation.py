@@ -5,7 +5,7 @@ served.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -26,6 +26,7 @@ from domain.events import Layout
 from domain.ledger import Charge
 from domain.model_settings import ModelSettings
 from domain.ports import AcceptedTurn, Ownership, Reply
+from domain.tool_calls import ToolCall
 from domain.turn import TurnStatus
 
 DELETING = 2.0  # seconds that a conversation's deletion waits for the ends of its turns
@@ -227,6 +228,12 @@ class ConversationActor:
     async def next_attempt(self, live: LiveTurn, calls: tuple[Charge, ...]) -> None:
         """Make another attempt of the turn the current one; `calls`: what the one before it is charged for."""
         await self.parts.store.next_attempt(self.key, self._ownership, live.id, live.attempt + 1, calls)
+
+    async def plan_calls(self, live: LiveTurn, calls: Sequence[ToolCall]) -> None:
+        await self.parts.store.plan_calls(self.key, self._ownership, live.id, calls)
+
+    async def start_calls(self, live: LiveTurn, round: int, by: str) -> list[ToolCall]:
+        return await self.parts.store.start_calls(self.key, self._ownership, live.id, round, by)
 
     async def _start_next(self) -> None:
         """Start the turn that is next in order; while the database is away, later."""

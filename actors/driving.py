@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -12,11 +12,13 @@ from actors.parts import Parts
 from actors.recovery import bring_to_end
 from actors.run import TurnRun
 from actors.telling import failure
+from actors.tooling import tools_told
 from actors.turn import LiveTurn
 from domain.errors import BrainError, Fenced, NotFound, Retryable
 from domain.events import Layout
 from domain.ledger import Charge
 from domain.ports import Reply
+from domain.tool_calls import ToolCall
 
 log = logging.getLogger("brain.conversation")
 
@@ -29,6 +31,23 @@ class Owner(Protocol):
     def finish(self, live: LiveTurn, run: TurnRun, reply: Reply) -> Awaitable[None]: ...
 
     def next_attempt(self, live: LiveTurn, calls: tuple[Charge, ...]) -> Awaitable[None]: ...
+
+    def plan_calls(self, live: LiveTurn, calls: Sequence[ToolCall]) -> Awaitable[None]: ...
+
+    def start_calls(self, live: LiveTurn, round: int, by: str) -> Awaitable[list[ToolCall]]: ...
+
+
+class OwnersBook:
+    """`actors.tooling.Book` of a turn: each entry is a piece of its owner's work."""
+
+    def __init__(self, owner: Owner, live: LiveTurn) -> None:
+        self._owner, self._live = owner, live
+
+    async def plan(self, calls: Sequence[ToolCall]) -> None:
+        await self._owner.mailbox.until_done(partial(self._owner.plan_calls, self._live, calls))
+
+    async def start(self, round: int, by: str) -> list[ToolCall]:
+        return await self._owner.mailbox.until_done(partial(self._owner.start_calls, self._live, round, by))
 
 
 async def end_generations(parts: Parts, live: LiveTurn) -> None:
@@ -48,7 +67,10 @@ async def drive(owner: Owner, run: TurnRun, inherited: bool) -> None:
     layout: Layout | None = None
     try:
         outcome, layout = await bring_to_end(
-            run, inherited, lambda turn, calls: owner.mailbox.until_done(partial(owner.next_attempt, turn, calls))
+            run,
+            inherited,
+            lambda turn, calls: owner.mailbox.until_done(partial(owner.next_attempt, turn, calls)),
+            OwnersBook(owner, live),
         )
     except Fenced:
         return  # the next owner brings it to its end
@@ -57,6 +79,7 @@ async def drive(owner: Owner, run: TurnRun, inherited: bool) -> None:
         outcome = failure(BrainError("an internal error ended this turn"), live.id)
     if not live.opened.done():
         live.opened.set_result(layout is not None)
+    run.told |= tools_told(run)
     try:
         with suppress(Fenced, NotFound):
             await owner.mailbox.until_done(partial(owner.finish, live, run, run.reply(outcome, layout)))

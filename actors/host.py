@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
 from actors.conversation import ConversationActor
-from actors.parts import AllHealthy, Estimates, EveryModel, HostLimits, NoMemory, Parts, UsualSettings
+from actors.parts import AllHealthy, Estimates, EveryModel, HostLimits, NoMemory, NoTools, Parts, UsualSettings
 from domain.acting import TENANT, acting_for
 from domain.commands import Accepted, Append, Appended, Change, Ended, Send
 from domain.conversation import Conversation, ConversationKey
@@ -26,6 +26,7 @@ from domain.ports import (
     TenantModels,
     TenantsSettings,
     TokenCounters,
+    Tools,
 )
 from domain.products import ProductCatalogue
 
@@ -53,6 +54,7 @@ class ConversationHost:
         counters: TokenCounters | None = None,
         tenants: TenantsSettings | None = None,
         products: ProductCatalogue | None = None,
+        tools: Tools | None = None,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.parts = Parts(
@@ -69,6 +71,7 @@ class ConversationHost:
             counters or Estimates(),
             tenants or UsualSettings(),
             products,
+            tools or NoTools(),
         )
         self._leases, self._resume = leases, resume
         self._actors: OrderedDict[ConversationKey, ConversationActor] = OrderedDict()

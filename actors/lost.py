@@ -14,6 +14,12 @@ def text_of(progress: Progress) -> str:
     return "".join(event.data["text"] for event in progress.events if event.type == DELTA)
 
 
+def _text_of_generation(progress: Progress) -> str:
+    """What the generation said that is the journal's last: those before it have ended with calls of tools."""
+    after = progress.rounds[-1].n if progress.rounds else 0
+    return "".join(event.data["text"] for event in progress.events if event.type == DELTA and event.n > after)
+
+
 def continues(run: TurnRun, progress: Progress) -> bool:
     """Whether the attempt may go on from the text that its journal holds: its model allows it, nothing is missing, and
     the text is no JSON, of which each answer is a whole one.
@@ -27,15 +33,15 @@ def continues(run: TurnRun, progress: Progress) -> bool:
         return False
     route = run.parts.catalog.find(_model(progress) or "")
     whole = [event.n for event in progress.events] == list(range(1, len(progress.events) + 1))
-    return route is not None and route.model.continues and whole and bool(text_of(progress))
+    return route is not None and route.model.continues and whole and bool(_text_of_generation(progress))
 
 
 def take_up(run: TurnRun, progress: Progress) -> None:
     """Make the lost text the beginning of the attempt's answer."""
     live = run.live
-    live.calls = (*live.calls, *_charges(run, progress, len(live.prefix), reply=True))
+    live.calls = (*live.calls, *_charges(run, progress, len(live.said_so_far), reply=True))
     live.continued += 1
-    live.prefix = text_of(progress)
+    live.prefix = _text_of_generation(progress)
     live.spoken = {event.n: len(event.data["text"]) for event in progress.events if event.type == DELTA}
     live.n = progress.events[-1].n
 
@@ -43,7 +49,7 @@ def take_up(run: TurnRun, progress: Progress) -> None:
 def lost_calls(run: TurnRun, progress: Progress | None) -> tuple[Charge, ...]:
     """What an attempt without an end is charged for."""
     live = run.live
-    return (*live.calls, *(_charges(run, progress, len(live.prefix), reply=False) if progress else ()))
+    return (*live.calls, *(_charges(run, progress, len(live.said_so_far), reply=False) if progress else ()))
 
 
 def _charges(run: TurnRun, progress: Progress, known: int, reply: bool) -> tuple[Charge, ...]:

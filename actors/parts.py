@@ -1,8 +1,9 @@
 """What every conversation of a host shares."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from domain.context import ESTIMATE, Exchange, TokenCounter
 from domain.conversation import ConversationKey
@@ -19,10 +20,12 @@ from domain.ports import (
     TenantModels,
     TenantsSettings,
     TokenCounters,
+    Tools,
 )
 from domain.product_structures import Structures
 from domain.products import ProductCatalogue
 from domain.tenant_settings import TenantSettings
+from domain.tools import Offer, ToolAnswer
 
 
 class EveryModel:
@@ -55,6 +58,18 @@ class NoMemory:
         return ()
 
 
+class NoTools:
+    """`Tools` of a service whose tenants have none."""
+
+    async def offered(self, tenant: str, user: str | None, turn_id: str) -> Offer:
+        return Offer()
+
+    async def call(
+        self, tenant: str, server: str, tool: str, arguments: Mapping[str, Any], key: str, seconds: float
+    ) -> ToolAnswer:
+        return ToolAnswer("failed", "there are no tools here")
+
+
 class Estimates:
     """`TokenCounters` of a process without tokenizers."""
 
@@ -83,6 +98,12 @@ class HostLimits:
     recalled: int = 3  # similar exchanges
     products_timeout: float = 0.8  # how long a turn waits for its products
     products: int = 20  # that a turn is told
+    offer_timeout: float = 1.0  # how long a turn waits to learn what it may call
+    tool_timeout: float = 20  # of one call
+    tool_rounds: int = 6  # generations of a turn that may call tools
+    tool_calls: int = 16  # of a turn
+    tool_arguments: int = 16_000  # characters
+    tool_result: int = 16_000  # characters
 
 
 @dataclass(slots=True)
@@ -103,12 +124,18 @@ class Parts:
     tenants: TenantsSettings = field(default_factory=UsualSettings)
     products: ProductCatalogue | None = None
     structures: Structures = field(init=False)
+    tools: Tools = field(default_factory=NoTools)
     waiting: int = 0  # messages in all mailboxes
     shadows: set[asyncio.Task[None]] = field(default_factory=set)
     summaries: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.structures = Structures(self.products)
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether turns may call tools at all."""
+        return not isinstance(self.tools, NoTools)
 
     def recalls(self, user: str | None) -> bool:
         """Whether a turn of this user's looks up what was said before."""

@@ -15,6 +15,7 @@ from actors.lost import continues, lost_calls, take_up, text_of
 from actors.run import TurnRun
 from actors.sides import answer_side_by_side, end_sides
 from actors.telling import Events, failure, opening
+from actors.tooling import Book, answered, take_up_rounds, use_tools
 from actors.turn import LiveTurn, unjournalled
 from domain.errors import BudgetExceeded, GenerationError, JournalUnavailable, NotFound, Overloaded, Unavailable
 from domain.events import ACCEPTED, CANDIDATE_COMPLETED, CANDIDATE_DELTA, DELTA, INTENT, MODEL, RESET, Layout
@@ -38,19 +39,19 @@ class Lost:
     silent: bool = False
 
 
-async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt) -> Found:
+async def bring_to_end(run: TurnRun, inherited: bool, next_attempt: NextAttempt, book: Book) -> Found:
     """The outcome of a turn and the layout of its stream, over as many attempts as it takes (`MAX_ATTEMPTS`)."""
     live = run.live
     while True:
         unsure = inherited and live.begun  # what was said is known by the journal alone
         try:
             if inherited:
-                found = await _inherit(run, unsure)
+                found = await _inherit(run, unsure, book)
             else:
-                found = await _begin(run, opening(live) if live.n == 0 else [])
+                found = await _begin(run, opening(live) if live.n == 0 else [], book)
         except Unavailable:
             await asyncio.sleep(POLL)
-            found = await _inherit(run, unsure)
+            found = await _inherit(run, unsure, book)
         if isinstance(found, Lost):
             live.calls, lost = found.calls, found
             if live.cancelled:
@@ -77,9 +78,9 @@ def _retold(live: LiveTurn, outcome: Outcome) -> Found:
     """The same outcome as another attempt: nobody knows how much of this one's text readers have had, for its journal
     was lost. The commit of its end begins that attempt, so that until then the next owner can still find the outcome.
     """
-    calls = live.calls
+    kept = (live.calls, live.tried, live.used, live.spent)
     live.begin_attempt()
-    live.calls = calls
+    live.calls, live.tried, live.used, live.spent = kept
     return outcome, _whole(live, outcome)
 
 
@@ -89,28 +90,31 @@ def _whole(live: LiveTurn, outcome: Outcome) -> Layout:
     return [*layout, len(outcome.text)] if outcome.text else layout
 
 
-async def _begin(run: TurnRun, first: Events) -> Found | Lost:
+async def _begin(run: TurnRun, first: Events, book: Book) -> Found | Lost:
     """Start the current attempt, or go on with it."""
     live = run.live
     deadline = time.monotonic() + run.parts.limits.admission
     while True:
         try:
             told = first if live.n == 0 else []
-            outcome = await (answer_side_by_side(run, told) if live.asked.models else run.generate(told))
+            if live.asked.models:
+                outcome = await answer_side_by_side(run, told)
+            else:
+                outcome = await answered(run, await run.generate(told), book)
             break
         except (NotFound, BudgetExceeded) as error:
-            outcome = replace(failure(error, live.id), text=live.prefix)
+            outcome = replace(failure(error, live.id), text=live.said_so_far)
             break
         except Overloaded as error:  # the turn stands in Postgres: it waits for its place at the model
             if live.cancelled:
-                outcome = Outcome("cancelled", live.prefix)
+                outcome = Outcome("cancelled", live.said_so_far)
                 break
             if time.monotonic() > deadline:
-                outcome = replace(failure(error, live.id), text=live.prefix)
+                outcome = replace(failure(error, live.id), text=live.said_so_far)
                 break
             await asyncio.sleep(POLL)
     if outcome.ending == "elsewhere":
-        return await _inherit(run, unsure=False)
+        return await _inherit(run, False, book)
     model = run.choice.selection.route.model if run.choice else None
     again = live.attempt + live.continued < MAX_ATTEMPTS
     if outcome.ending == "failed" and model and model.reset and outcome.text and again:
@@ -123,7 +127,7 @@ async def _begin(run: TurnRun, first: Events) -> Found | Lost:
     return outcome, layout
 
 
-async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
+async def _inherit(run: TurnRun, unsure: bool, book: Book) -> Found | Lost:
     """Follow the current attempt to its end; it is lost if its generation is dead.
 
     So is one of an empty journal, unless its owner knows that nothing was said (not `unsure`, no `n`).
@@ -134,8 +138,10 @@ async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
         progress = await _progress(run)
         if progress is not None:
             _remember(live, progress)
-            if progress.sealed is not None:
-                return await taken_over(run, *_ended(progress, progress.sealed))
+        if parts.has_tools and not live.asked.models:
+            await take_up_rounds(run, progress, book)
+        if progress is not None and progress.sealed is not None:
+            return await taken_over(run, *_ended(progress, progress.sealed))
         request = live.request = _joining(run)
         emptied = progress is not None and not progress.events and (unsure or live.n > 0)
         if live.asked.models:  # nobody but their first owner can tell how the sides ended
@@ -152,6 +158,8 @@ async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
                     await asyncio.sleep(POLL)
                     continue  # it may run there all the same
                 outcome = Outcome("elsewhere")
+            if outcome.calls_tools:
+                return await _go_on(run, outcome, book)
             if outcome.ending != "elsewhere":
                 outcome = await said_since(run, outcome)
                 layout = live.layout(outcome)
@@ -162,7 +170,8 @@ async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
                 return Lost(live.calls, silent=live.n == 0)
             await asyncio.sleep(POLL)
             continue
-        said = any(event.type == DELTA for event in progress.events)
+        after = progress.rounds[-1].n if progress.rounds else 0
+        said = any(event.type == DELTA and event.n > after for event in progress.events)
         goes_on = not progress.closed and continues(run, progress)
         if progress.closed or live.cancelled or (said and not goes_on):
             return Lost(lost_calls(run, progress))
@@ -170,11 +179,21 @@ async def _inherit(run: TurnRun, unsure: bool) -> Found | Lost:
         if goes_on:
             take_up(run, progress)
         try:  # the same attempt begins again, or goes on
-            return await _begin(run, opening(live) if not progress.events else [])
+            return await _begin(run, opening(live) if not progress.events else [], book)
         except Unavailable:
             if goes_on and run.marks.get("generation") == asked:
                 live.continued -= 1  # no model was asked: this is no attempt yet
             await asyncio.sleep(POLL)
+
+
+async def _go_on(run: TurnRun, outcome: Outcome, book: Book) -> Found | Lost:
+    """Call the tools of a generation that an earlier owner started, and ask on."""
+    await use_tools(run, outcome, book)
+    if run.live.cancelled:
+        cancelled = Outcome("cancelled", run.live.earlier, model=outcome.model)
+        layout = run.live.layout(cancelled)
+        return cancelled, layout if layout is not None else await _told(run, cancelled)
+    return await _begin(run, [], book)
 
 
 def _has_candidates(progress: Progress) -> bool:
@@ -223,12 +242,21 @@ def _remember(live: LiveTurn, progress: Progress) -> None:
 
 def _joining(run: TurnRun) -> GenerationRequest:
     live = run.live
-    if live.request is not None and live.request.attempt == live.attempt and live.request.model:
-        return replace(live.request, join=True)
+    known = live.request
+    if known is not None and (known.attempt, known.round) == (live.attempt, len(live.rounds)) and known.model:
+        return replace(known, join=True)
     model, *others = reversed([said["model"] for _, said in sorted(live.said.items()) if said["type"] == MODEL] or [""])
     key = run.key
     return GenerationRequest(
-        key.tenant, live.id, live.attempt, model, [], chain=tuple(others), join=True, session=key.conversation
+        key.tenant,
+        live.id,
+        live.attempt,
+        model,
+        [],
+        chain=tuple(others),
+        join=True,
+        session=key.conversation,
+        round=len(live.rounds),
     )
 
 

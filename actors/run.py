@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from actors.choice import Choice, Question, choose
@@ -24,10 +25,11 @@ from domain.events import ACCEPTED, INTENT, MODEL, RESET, Layout
 from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
 from domain.ledger import Charge, Version, bounded, charges
-from domain.message import MessageStatus
+from domain.message import MessageStatus, added
 from domain.model import AUTO, SCRIPTED, Route
 from domain.model_settings import ModelSettings
 from domain.ports import Reply
+from domain.tools import Offer
 
 log = logging.getLogger("brain.turn")
 COUNTED_AT_ONCE = 16  # messages; a tokenizer takes some 0.1 ms for each
@@ -61,11 +63,13 @@ class TurnRun:
         self.told: dict[str, Any] = {}  # what else the trace tells
         self.versions: tuple[Version, ...] = ()
         self.settings: ModelSettings | None = None
+        self.offer = Offer()
+        self._asked_for_tools = False
 
     async def generate(self, opening: Events) -> Outcome:
         """Say `opening` in the stream, choose the model, ask it. Raises `Unavailable` if the generation was lost."""
         live = self.live
-        requested = (self._named() if live.prefix else None) or live.asked.requested_model
+        requested = (self._named() if live.prefix or live.heard else None) or live.asked.requested_model
         async with self.understood() as ground:
             if (
                 requested == AUTO or self._recalling or self._looking
@@ -75,13 +79,18 @@ class TurnRun:
             if requested == AUTO:
                 await self._understood()
             await self.recalled()
-            choice = self.choice = self.choose(ground, requested)
+            await self.offered()
+            choice = self.choice
+            if choice is None or not live.heard or choice.selection.route.id != requested:
+                choice = self.choice = self.choose(ground, requested)  # else the prompt stays what it was
             events = [*opening, *self._chosen(choice)]
             if live.cancelled:
                 await self.say(events)
-                return Outcome("cancelled", live.prefix)
+                return Outcome("cancelled", live.said_so_far)
             request = live.request = replace(self.request(choice, ground), n=live.n + len(events))
             self.marks["generation"] = time.monotonic()
+            if not live.heard:
+                self.marks["first_generation"] = self.marks["generation"]
             # The model is asked meanwhile: its first delta is written after a round trip to Redis, so after these. Were
             # they late all the same, the journal would refuse the deltas, and the stream say so.
             saying = self._saying = asyncio.create_task(self.say(events))
@@ -102,7 +111,11 @@ class TurnRun:
         await self._count(ground.history)
         if self.live.asked.understand and self.live.intent is None:
             self._understanding = asyncio.create_task(self._understand())
-        if tenant.enabled("recall") and self.parts.recalls(self.window.conversation.user_id):
+        if (
+            self._recalling is None
+            and tenant.enabled("recall")
+            and self.parts.recalls(self.window.conversation.user_id)
+        ):
             self._recalling = asyncio.create_task(self._recall())
         if not self.parts.structures.empty(self.key.tenant):
             self._looking = asyncio.create_task(self._look_up(ground.history))
@@ -124,6 +137,7 @@ class TurnRun:
             live.complexity,
             live.held,
             self.material if self.products is None else (*self.material, self.products.material),
+            self._room_for_tools(),
         )
         return choose(self.parts, ground.settings, self.window, question)
 
@@ -157,7 +171,10 @@ class TurnRun:
         if outcome.ending in ("completed", "cancelled"):
             status = "completed" if outcome.ending == "completed" else "cancelled"
         route = self.parts.catalog.find(outcome.model) if outcome.model else None
-        cost = route.model.cost_usd(outcome.usage) if route else None
+        cost = self.cost(outcome)
+        if live.spent is not None:
+            cost = live.spent + (cost or 0)
+        whole = replace(outcome, attempts=(*live.tried, *outcome.attempts))
         model = outcome.model or (self.choice.selection.route.id if self.choice else None)
         start = self.window.start
         if self.choice is not None and live.asked.regenerates is None:
@@ -168,11 +185,11 @@ class TurnRun:
             text=outcome.text,
             model=model,
             intent=live.intent,
-            usage=outcome.usage,
+            usage=added((*live.used, outcome.usage)),
             cost_usd=None if cost is None else float(cost),
             error=outcome.error if status == "failed" else None,
             layout=layout if layout is not None else unjournalled(),
-            trace=trace_of(live, self.choice, outcome, self.marks) | self.told,
+            trace=trace_of(live, self.choice, whole, self.marks) | self.told,
             window_from=start,
             provider=route.provider.name if route else None,
             estimated=outcome.estimated,
@@ -180,6 +197,28 @@ class TurnRun:
             versions=self.versions if status == "completed" else (),
             citations=self.citations,
         )
+
+    def cost(self, outcome: Outcome) -> Decimal | None:
+        """USD of what the outcome counts as used; None without a price."""
+        route = self.parts.catalog.find(outcome.model) if outcome.model else None
+        return route.model.cost_usd(outcome.usage) if route else None
+
+    async def offered(self) -> None:
+        """Learn, once a turn, which tools it may call; whatever goes wrong here costs the tools, never the turn."""
+        if self._asked_for_tools or not self.parts.has_tools or self.live.asked.models:
+            return
+        self._asked_for_tools = True
+        limits, user = self.parts.limits, self.window.conversation.user_id
+        try:
+            async with asyncio.timeout(limits.offer_timeout):
+                self.offer = await self.parts.tools.offered(self.key.tenant, user, self.live.id)
+        except (BrainError, TimeoutError):
+            self.offer = Offer(left_out=(("", "which tools there are cannot be read now"),))
+
+    def _room_for_tools(self) -> int:
+        """Tokens that a prompt must leave for the tools and for what they gave."""
+        told = [message for one in self.live.rounds for message in one.messages()]
+        return sum(estimate_tokens(str(one)) for one in (*self.offer.shapes, *told))
 
     def calls(self, outcome: Outcome) -> tuple[Charge, ...]:
         """What the attempt is charged for that ended with `outcome`."""
@@ -229,13 +268,20 @@ class TurnRun:
         """The generation of this attempt by the chosen model."""
         live, selection = self.live, choice.selection
         routes = (selection.route, *selection.fallback)
+        parameters = live.asked.parameters if live.held is None else bounded(routes, live.asked.parameters)
+        if self.offer.tools and "tools" in selection.route.model.capabilities:
+            parameters = {**parameters, "tools": self.offer.shapes}
+            if len(live.rounds) >= self.parts.limits.tool_rounds:
+                parameters["tool_choice"] = "none"
+        if live.rounds:  # others may not be able to read what this one has called
+            routes = tuple(route for route in routes if "tools" in route.model.capabilities)[:1] or routes[:1]
         return GenerationRequest(
             tenant=self.key.tenant,
             turn_id=live.id,
             attempt=live.attempt,
             model=selection.route.id,
-            messages=choice.prompt.messages,
-            parameters=live.asked.parameters if live.held is None else bounded(routes, live.asked.parameters),
+            messages=[*choice.prompt.messages, *(told for one in live.rounds for told in one.messages())],
+            parameters=parameters,
             intent=live.intent.name if live.intent else None,
             chain=tuple(route.id for route in routes[1:]),
             n=live.n,
@@ -246,6 +292,8 @@ class TurnRun:
             prefix=live.prefix,
             clarification=doubt.question if live.understood and (doubt := live.understood.clarification) else None,
             products=self.products.seen.facts if self.products and _may_be_scripted(routes) else None,
+            round=len(live.rounds),
+            earlier=live.earlier,
         )
 
     async def _understand(self) -> None:

@@ -40,7 +40,8 @@ def _timings(live: LiveTurn, outcome: Outcome, marks: dict[str, float]) -> dict[
     }
     if "generation" in marks:
         first = next((attempt.first_token_ms for attempt in outcome.attempts if attempt.status == "ok"), None)
-        before = timings["before_generation"] = (marks["generation"] - live.began) * 1000
+        asked = marks.get("first_generation", marks["generation"])
+        before = timings["before_generation"] = (asked - live.began) * 1000
         timings["first_token"] = None if first is None else before + first
     return {name: round(ms, 2) for name, ms in timings.items() if ms is not None}
 

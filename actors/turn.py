@@ -9,10 +9,11 @@ from typing import Any
 from domain.commands import Accepted, Ended, UnfinishedTurn
 from domain.errors import BrainError
 from domain.events import ACCEPTED, DELTA, MODEL, RESET, Entry, Layout
-from domain.generation import GenerationRequest, Outcome
+from domain.generation import Attempt, GenerationRequest, Outcome
 from domain.ledger import Charge
-from domain.message import Intent
+from domain.message import Intent, Usage
 from domain.ports import Understanding
+from domain.tool_calls import Round
 from domain.turn import TurnStatus
 
 
@@ -26,6 +27,10 @@ class LiveTurn:
 
     Of an attempt whose process died in mid-text: `prefix` is what it had said, `spoken` its deltas' lengths by number,
     `calls` what it is charged for, and `continued` how often an attempt went on from such a text.
+
+    Of generations that called tools: `rounds` are those of the turn, whatever attempt made them. `heard` are the ones
+    of this attempt that are accounted for, by what they said (`earlier`), their calls of providers (`tried`, and
+    `calls`), `used` and `spent`.
     """
 
     asked: UnfinishedTurn
@@ -51,6 +56,12 @@ class LiveTurn:
     spoken: dict[int, int] = field(default_factory=dict)
     calls: tuple[Charge, ...] = ()
     continued: int = 0
+    rounds: list[Round] = field(default_factory=list)
+    heard: set[int] = field(default_factory=set)
+    earlier: str = ""
+    tried: tuple[Attempt, ...] = ()
+    used: list[Usage | None] = field(default_factory=list)
+    spent: Decimal | None = None
 
     @classmethod
     def of(cls, asked: UnfinishedTurn) -> "LiveTurn":
@@ -69,6 +80,11 @@ class LiveTurn:
     def requests(self) -> tuple[GenerationRequest, ...]:
         """The generations of the current attempt, as far as they were asked for."""
         return self.sides or (() if self.request is None else (self.request,))
+
+    @property
+    def said_so_far(self) -> str:
+        """The text of this attempt before the generation at hand."""
+        return self.earlier + self.prefix
 
     def accepted(self, replayed: bool, journalled: bool) -> Accepted:
         turn = self.asked.turn.model_copy(update={"status": self.status, "attempt": self.attempt})
@@ -134,6 +150,7 @@ class LiveTurn:
         """Forget what the attempt before said."""
         self.attempt, self.n, self.said, self.unanswered = self.attempt + 1, 0, {}, []
         self.prefix, self.spoken, self.calls, self.sides = "", {}, (), ()
+        self.heard, self.earlier, self.tried, self.used, self.spent = set(), "", (), [], None
 
 
 def _opens(entry: Entry) -> bool:

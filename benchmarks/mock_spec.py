@@ -132,7 +132,8 @@ def after(said: str, tokens: list[str]) -> list[str]:
 def calls_of(spec: Spec, body: dict[str, Any]) -> list[dict[str, Any]]:
     """The tool calls that end the reply."""
     messages = body["messages"]
-    offered = [] if messages[-1]["role"] == "tool" else body.get("tools") or []
+    asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages  # without what it goes on from
+    offered = [] if asked and asked[-1]["role"] == "tool" else body.get("tools") or []
     arguments = orjson.dumps({"asked": last_user_message(messages)}).decode()
     return [
         {"id": f"call_{i}", "type": "function", "function": {"name": tool["function"]["name"], "arguments": arguments}}

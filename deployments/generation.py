@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from deployments.outcome import charged, error_body, merge_tool_calls
@@ -90,7 +91,7 @@ class Generation:
             self._model, self._finish_reason = model, None
             others = any(other is not None for _, other in routes[place + 1 :])
             why: Why = "continued" if self.request.prefix else "fallback" if failure else "first"
-            call = Call(route, self.request, self.trace, why, alternatives=others)
+            call = Call(route, _fitting(self.request, route), self.trace, why, alternatives=others)
             try:
                 await self._listen(call)
             except ProviderFailure as reason:
@@ -131,12 +132,19 @@ class Generation:
             self.recording.add_tool_calls(piece.tool_calls)
         self._finish_reason = piece.finish_reason or self._finish_reason
 
+    def _called(self) -> tuple[dict[str, Any], ...]:
+        """The calls of tools, as far as there may be any: a turn was offered them, or its client waits for them."""
+        given = self.request.parameters
+        if self.request.kept and (not given.get("tools") or given.get("tool_choice") == "none"):
+            return ()
+        return tuple(self._tool_calls[index] for index in sorted(self._tool_calls))
+
     def _outcome(self, ending: Ending, error: BrainError | None) -> Outcome:
         attempts = tuple(self._attempt(record) for record in self.trace)
         usage, estimated = charged(attempts)
         return Outcome(
             ending=ending,
-            text=self.request.prefix + "".join(self._text),
+            text=self.request.earlier + self.request.prefix + "".join(self._text),
             model=self._model or self.request.model,
             finish_reason=self._finish_reason,
             usage=usage,
@@ -144,5 +152,13 @@ class Generation:
             error=error_body(error, self.request.turn_id) if error else None,
             status=error.status if error else 502,
             attempts=attempts,
-            tool_calls=tuple(self._tool_calls[index] for index in sorted(self._tool_calls)),
+            tool_calls=self._called(),
         )
+
+
+def _fitting(request: GenerationRequest, route: Route) -> GenerationRequest:
+    """Tools that a turn may call are offered to the models that can; a client's own tools go where it sent them."""
+    if not request.kept or "tools" not in request.parameters or "tools" in route.model.capabilities:
+        return request
+    left = {name: value for name, value in request.parameters.items() if name not in ("tools", "tool_choice")}
+    return replace(request, parameters=left)

@@ -184,7 +184,10 @@ class HostedLLM:
                 models=tuple(recording.models),
                 unanswered=recording.unanswered,
             )
-            self._seal(recording, outcome)
+            if request.kept and outcome.calls_tools:
+                await recording.seal(outcome)  # the next generation of this attempt writes behind it
+            else:
+                self._seal(recording, outcome)
             self._keep(name, outcome)
             self.told(outcome)
             return outcome

@@ -67,7 +67,7 @@ class Recording:
 
     def add_tool_calls(self, calls: Sequence[dict[str, Any]]) -> None:
         """Deltas of tool calls, in the shape of OpenAI's chat stream; they keep their place among the texts."""
-        if calls and not self.lost:
+        if calls and not self.lost and not self._request.kept:  # of a turn's own tools its clients are told nothing
             self._pending.append(tuple(calls))
             self._changed.set()
 

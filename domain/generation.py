@@ -28,7 +28,8 @@ class GenerationRequest:
     what shares a prefix (the conversation). `weight`: the tenant's share of its provider. `side`: its place among the
     models that answer one turn side by side: its deltas are `candidate.delta` events then, and it has no end in the
     journal. `clarification`: what the built-in model asks where the message may mean several things.
-    `products`: what it answers product questions from, where it may be asked.
+    `products`: what it answers product questions from, where it may be asked. `round`: how many generations of this
+    attempt have called tools before it; `earlier`: the text that they said.
     """
 
     tenant: str
@@ -52,10 +53,14 @@ class GenerationRequest:
     side: int | None = None
     clarification: str | None = None
     products: ProductFacts | None = None
+    round: int = 0
+    earlier: str = ""
 
     @property
     def name(self) -> str:
         name = f"{self.turn_id}/{self.attempt}"
+        if self.round:
+            name += f".{self.round}"
         return name if self.side is None else f"{name}~{self.side}"
 
 
@@ -105,3 +110,8 @@ class Outcome:
     attempts: tuple[Attempt, ...] = ()
     tool_calls: tuple[dict[str, Any], ...] = ()  # in OpenAI's shape
     unanswered: Entry | None = None
+
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the model wants tools to be called before it goes on."""
+        return self.ending == "completed" and bool(self.tool_calls)

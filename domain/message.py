@@ -1,5 +1,6 @@
 """A message of a conversation, what it cost, and what it was taken to mean."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -16,6 +17,14 @@ class Usage(BaseModel):
     cached_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+
+
+def added(usages: Iterable[Usage | None]) -> Usage | None:
+    """The sum of those that are known; None where none is."""
+    known = [usage for usage in usages if usage is not None]
+    if len(known) < 2:
+        return known[0] if known else None
+    return Usage(**{name: sum(getattr(usage, name) for usage in known) for name in Usage.model_fields})
 
 
 class Intent(BaseModel):

@@ -29,6 +29,8 @@ from domain.streams import Follower as Follower
 from domain.streams import Journal as Journal
 from domain.streams import Progress as Progress
 from domain.tenant_settings import TenantSettings
+from domain.tool_calls import ToolCall
+from domain.tools import Tools as Tools
 from domain.turn import Turn
 from domain.understanding import Entity, Example
 
@@ -153,6 +155,25 @@ class ConversationStore(Protocol):
         self, key: ConversationKey, turn_id: str, report: dict[str, Any], calls: Sequence[Charge]
     ) -> None:
         """Add `report` to the trace of an ended turn as `summary`, and charge `calls`. Raises `NotFound`."""
+        ...
+
+    async def tool_calls(self, tenant: str, turn_id: str) -> list[ToolCall]:
+        """The calls that a turn has written down, in order of round and place."""
+        ...
+
+    async def plan_calls(self, key: ConversationKey, owner: Ownership, turn_id: str, calls: Sequence[ToolCall]) -> None:
+        """Write the calls of a round down, before any of them is made. Those that stand already stay as they are."""
+        ...
+
+    async def start_calls(
+        self, key: ConversationKey, owner: Ownership, turn_id: str, round: int, by: str
+    ) -> list[ToolCall]:
+        """Take the calls of a round up (`domain.tool_calls.taken_up`); as they stand then: those that are started are
+        to be made. `by`: a UUID of this one start; asked for again with it, nothing is taken up twice."""
+        ...
+
+    async def end_call(self, tenant: str, turn_id: str, ended: ToolCall) -> ToolCall:
+        """Say how a started call ended, whoever owns the conversation now; the call as it is kept."""
         ...
 
     async def between(self, key: ConversationKey, after: int, before: int, limit: int) -> list[Remembered]:

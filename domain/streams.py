@@ -11,12 +11,23 @@ from domain.generation import GenerationRequest, Outcome
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What the journal holds of an attempt. `sealed`: how the generation ended; `alive`: its heartbeat is fresh;
-    `closed`: nothing more can be said in this attempt."""
+    `closed`: nothing more can be said in this attempt. `rounds`: the generations that ended with calls of tools, in
+    order."""
 
     events: list[Event]
     sealed: Outcome | None
     alive: bool
     closed: bool = False
+    rounds: tuple["RoundEnd", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEnd:
+    """The end of a generation that called tools: `n` is the number of the last event before it, `number` its round."""
+
+    n: int
+    number: int
+    outcome: Outcome
 
 
 class Journal(Protocol):

@@ -19,6 +19,7 @@ from serve_app.ingress_replica import IngressReplica
 from serve_app.relay_replica import RelayReplica
 from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica, TrainerReplica
 from serve_app.settings import Settings
+from serve_app.tools_replica import ToolsReplica
 from storage.compatibility import check_before
 
 SESSIONS = RequestRouterConfig(
@@ -46,7 +47,8 @@ def build(args: BuildArguments) -> Application:
     """Ingress → ConversationHost → IntentClassifier → Embedder, and HostedLLM → a deployment for each vLLM model.
 
     IntentTrainer → Embedder makes the classifier's heads, by work from the database; the Indexer works from the
-    outbox. The Relay carries events and messages out of the service and messages of other channels in.
+    outbox. The Relay carries events and messages out of the service and messages of other channels in. Tools calls the
+    servers of tools for the hosts.
 
     Generations that begin with a vLLM model run in its own deployment, while that has a replica. Raises
     `IncompatibleSchema` where the database's schema does not allow this code, ValueError where there is no master key:
@@ -79,6 +81,15 @@ def build(args: BuildArguments) -> Application:
         user_config=args.catalog,
         **options,
     ).bind(local)
+    tools = serve.deployment(
+        ToolsReplica,
+        name="Tools",
+        num_replicas=1,
+        max_ongoing_requests=512,
+        max_queued_requests=512,
+        ray_actor_options={"num_cpus": 0.1},
+        **options,
+    ).bind()
     host = serve.deployment(
         HostReplica,
         name="ConversationHost",
@@ -88,7 +99,7 @@ def build(args: BuildArguments) -> Application:
         request_router_config=SESSIONS,
         user_config=args.catalog,
         **options,
-    ).bind(llm, classifier, local, embedder)
+    ).bind(llm, classifier, local, embedder, tools)
     indexer = serve.deployment(
         IndexerReplica,
         name="Indexer",
@@ -113,7 +124,7 @@ def build(args: BuildArguments) -> Application:
         ray_actor_options={"num_cpus": 0.2},
         user_config=args.catalog,
         **options,
-    ).bind(host, llm, embedder, classifier, local, trainer, indexer, relay)
+    ).bind(host, llm, embedder, classifier, local, trainer, indexer, relay, tools)
 
 
 def build_embedder(environment: Mapping[str, str] | None = None) -> Application:

@@ -26,6 +26,7 @@ from serve_app.ingress.limits_told import LimitsTold
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts, Privacy
 from serve_app.ingress.socket.sockets import sockets
+from serve_app.ingress.tool_parts import tool_parts
 from serve_app.memory import Memory
 from serve_app.outbox_watch import OutboxWatch
 from serve_app.outward import open_outward
@@ -65,7 +66,7 @@ from storage.tenants import PostgresTenants, delete_tenant
 
 log = logging.getLogger("brain.ingress")
 SETTLE = 5.0  # seconds that entering the last completions into the ledger may take
-BESIDE = ("intent_trainer", "indexer", "relay")  # work in the background: no answer to a client needs them
+BESIDE = ("intent_trainer", "indexer", "relay", "tools")  # work in the background: no answer to a client needs them
 LIMITS_ANSWER = 1.0  # seconds that one request waits for Redis to count it, before all are counted here
 DRAINING = "brain:draining"  # a key in Redis: whoever stops the service sets it
 
@@ -84,6 +85,7 @@ class IngressReplica:
         trainer: DeploymentHandle,
         indexer: DeploymentHandle,
         relay: DeploymentHandle,
+        tools: DeploymentHandle,
     ) -> None:
         settings = Settings()
         prepare(settings.log_level)
@@ -159,10 +161,12 @@ class IngressReplica:
                 "intent_trainer": lambda: ask(lambda: trainer.ping.remote()),
                 "indexer": indexing,
                 "relay": lambda: ask(lambda: relay.ping.remote()),
+                "tools": lambda: ask(lambda: tools.ping.remote()),
             },
             memory=self._memory,
             catalogue=catalogue(settings, self._pool, HandleEmbedder(embedder)),
             sockets=self._sockets,
+            tools=tool_parts(settings, self._pool, tools),
             tenants=known_tenants,
             tenant_limits=OfSettings(known_tenants.settings),
             administration=Administration(

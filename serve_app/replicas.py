@@ -23,6 +23,7 @@ from deployments.providers.vllm import HandleEngine
 from deployments.recent_embeddings import RecentEmbeddings
 from deployments.tenant_scorers import TenantScorers
 from deployments.tokenizers_at_hand import ModelTokenizers
+from deployments.tool_handle import HandleTools
 from domain.commands import Accepted, Append, Appended, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
@@ -39,6 +40,7 @@ from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.retention import Retention
 from serve_app.settings import Settings
+from serve_app.turn_tools import TurnTools
 from serve_app.vectors import vectors
 from storage import complexity_scorers
 from storage.breakers import RedisBreakers
@@ -67,6 +69,7 @@ class HostReplica:
         classifier: DeploymentHandle,
         local: dict[str, DeploymentHandle],
         embedder: DeploymentHandle,
+        tools: DeploymentHandle,
     ) -> None:
         settings = Settings()
         prepare(settings.log_level)
@@ -114,6 +117,7 @@ class HostReplica:
             memory=self._memory if settings.recall else None,
             counters=self._tokenizers,
             tenants=tenants,
+            tools=TurnTools(self._pool, HandleTools(tools)),
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
         registry = self._metrics.registry

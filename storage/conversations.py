@@ -19,9 +19,10 @@ from storage.history import History
 from storage.postgres import Pool, call, reading
 from storage.shadows import Shadows
 from storage.summaries import Summaries, summary_from
+from storage.tool_calls import ToolCalls
 
 
-class PostgresConversations(History, Shadows, Summaries):
+class PostgresConversations(History, Shadows, Summaries, ToolCalls):
     """`recent`: how many messages an activation reads at the most."""
 
     def __init__(self, pool: Pool, recent: int = 200) -> None:

@@ -43,8 +43,18 @@ _OF_CONVERSATION = (
     "SELECT 'feedback' AS object, f.message_id AS place, to_jsonb(f) - 'tenant_id' AS line"
     " FROM brain.feedback f JOIN brain.messages m ON m.tenant_id = f.tenant_id AND m.id = f.message_id"
     " WHERE f.tenant_id = $1 AND m.conversation_id = $2 AND f.message_id > $3",
+    "SELECT 'tool_call' AS object, concat_ws('/', c.turn_id, lpad(c.round::text, 6, '0'), lpad(c.place::text, 6, '0'))"
+    " AS place, to_jsonb(c) - 'tenant_id' AS line FROM brain.tool_calls c"
+    " JOIN brain.turns t ON t.tenant_id = c.tenant_id AND t.id = c.turn_id WHERE c.tenant_id = $1"
+    " AND t.conversation_id = $2"
+    " AND concat_ws('/', c.turn_id, lpad(c.round::text, 6, '0'), lpad(c.place::text, 6, '0')) > $3",
     "SELECT 'summary' AS object, s.conversation_id AS place, to_jsonb(s) - 'tenant_id' AS line"
     " FROM brain.summaries s WHERE s.tenant_id = $1 AND s.conversation_id = $2 AND s.conversation_id > $3",
+)
+_CONSENTS = (
+    "SELECT 'tool_consent' AS object, c.server_id || '/' || c.user_id AS place, to_jsonb(c) - 'tenant_id' AS line"
+    " FROM brain.tool_consents c WHERE c.tenant_id = $1 AND ($2::text IS NULL OR c.user_id = $2)"
+    " AND c.server_id || '/' || c.user_id > $3"
 )
 _USAGE = (
     "SELECT 'usage' AS object, concat_ws('/', u.turn_id, u.attempt, u.call) AS place, to_jsonb(u) - 'tenant_id' AS line"
@@ -64,6 +74,8 @@ _OF_TENANT = (
     "SELECT 'product' AS object, p.id AS place,"
     " to_jsonb(p) - '{tenant_id,words,price_up,price_down,title_key,in_stock}'::text[] AS line FROM brain.products p"
     " WHERE p.tenant_id = $1 AND $2::text IS NULL AND p.id > $3",
+    "SELECT 'tool_server' AS object, s.id AS place, to_jsonb(s) - '{tenant_id,sealed}'::text[] AS line"
+    " FROM brain.tool_servers s WHERE s.tenant_id = $1 AND $2::text IS NULL AND s.id > $3",
     "SELECT 'audit' AS object, a.id AS place, to_jsonb(a) - 'tenant_id' AS line FROM brain.audit a"
     " WHERE a.tenant_id = $1 AND $2::text IS NULL AND a.id > $3",
 )
@@ -105,7 +117,7 @@ class PostgresDataExport:
     async def lines(self, tenant: str, user: str | None) -> AsyncIterator[list[Line]]:
         """Account, conversations each with its turns, messages, feedback and summary, then usage; of `user` None all
         users', and what the tenant has set."""
-        for sql in (_USER, _SESSIONS, _KEYS, *(_OF_TENANT if user is None else ())):
+        for sql in (_USER, _SESSIONS, _KEYS, _CONSENTS, *(_OF_TENANT if user is None else ())):
             async for page in self._pages(sql, tenant, user):
                 yield page
         async for page in self._pages(_CONVERSATIONS, tenant, user):

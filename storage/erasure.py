@@ -59,6 +59,8 @@ _OF_TENANT = (  # what goes with the tenant's row, or is no conversation's, by t
     ("products", "products"),
     ("idempotency_keys", "idempotency"),
     ("reservations", "reservations"),
+    ("tool_servers", "tool_servers"),
+    ("tool_consents", "tool_consents"),
 )
 
 
@@ -244,12 +246,16 @@ class PostgresErasure:
             )
             if users:
                 await lent.execute("SELECT brain.access_changed($1, 'user', $2)", who.tenant, user)
+            consents = await lent.fetch(
+                "DELETE FROM brain.tool_consents WHERE tenant_id = $1 AND user_id = $2 RETURNING 1", who.tenant, user
+            )
             counts = {
                 "users": len(users),
                 "sessions": sessions,
                 "api_keys": len(keys),
                 "idempotency_keys": len(gone),
                 "usage": unlinked,
+                "tool_consents": len(consents),
             }
             await self._ended(lent, who, job, counts)
 

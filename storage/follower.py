@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from domain.errors import JournalUnavailable, Overloaded
 from domain.events import TERMINAL, Event, Position
-from storage.journal import NEXT, SEALED, read_entry, stream_key
+from storage.journal import NEXT, ROUND, SEALED, read_entry, stream_key
 from storage.redis import Line, Pipeline
 
 _EMPTY: list[Event] = []
@@ -72,7 +72,7 @@ class RedisFollower:
                     for kind, event in batch:
                         if kind == NEXT or (kind == SEALED and not kept):
                             ended = True
-                        elif kind != SEALED and event.n > n:
+                        elif kind not in (SEALED, ROUND) and event.n > n:
                             n = event.n
                             events.append(event)
                     if events or not batch:

@@ -1,9 +1,10 @@
 """The journal of running turns in Redis Streams (`domain.ports.Journal`): one stream an attempt.
 
 Event `n` has the entry id `n-0`, so a reader resumes after any event with one range. Marks that readers of the journal
-need and clients never see ('.sealed': the generation has ended; '.next': another attempt has begun) lie between, at
-`n-1`, `n-2` … A claim with a time to live is the writer's heartbeat. An owner who takes a turn over leaves its epoch:
-whoever had it before, and only stood still, says nothing more.
+need and clients never see lie between, at `n-1`, `n-2` …: '.sealed' (the generation has ended), '.round' (so has one
+whose model calls tools; another one follows it), '.next' (another attempt has begun). A claim with a time to live is
+the writer's heartbeat. An owner who takes a turn over leaves its epoch: whoever had it before, and only stood still,
+says nothing more.
 """
 
 import asyncio
@@ -23,9 +24,10 @@ from domain.events import ACCEPTED, DELTA, TERMINAL, Event
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Progress
 from storage.broadcast import Told, publication
+from domain.streams import RoundEnd
 from storage.redis import Pipeline
 
-SEALED, NEXT = ".sealed", ".next"
+SEALED, ROUND, NEXT = ".sealed", ".round", ".next"
 UNKEPT_TTL = 30  # seconds that the ended stream of a generation that nobody stores is kept
 _OUTCOME = TypeAdapter(Outcome)
 _SCRIPTS = {name: (Path(__file__).parent / "lua" / f"{name}.lua").read_text() for name in ("append", "claim", "own")}
@@ -97,7 +99,10 @@ class RedisJournal:
         key = stream_key(request.tenant, request.turn_id, request.attempt)
         body = {**_OUTCOME.dump_python(outcome, mode="json"), "text": ""}  # the text stands in the deltas
         after = outcome.deltas[-1][0] if outcome.deltas else request.n
-        await self._append(key, after, writer, [SEALED, orjson.dumps(body)], None if request.kept else UNKEPT_TTL)
+        kind = ROUND if request.kept and outcome.calls_tools else SEALED
+        if kind == ROUND:
+            body["round"] = request.round
+        await self._append(key, after, writer, [kind, orjson.dumps(body)], None if request.kept else UNKEPT_TTL)
 
     async def supersede(self, tenant: str, turn_id: str, attempt: int, epoch: int = 0) -> None:
         await self._append(stream_key(tenant, turn_id, attempt), 0, "", [NEXT, b""], epoch=epoch)
@@ -113,15 +118,18 @@ class RedisJournal:
             )
         except ResponseError as error:
             raise JournalUnavailable(str(error)) from error
-        events, sealed, closed = [], None, False
+        events, rounds, sealed, closed = [], [], None, False
         for entry in entries:
             kind, event = read_entry(turn_id, attempt, entry)
             if kind == SEALED:
                 sealed = _OUTCOME.validate_json(event.data["mark"])
+            elif kind == ROUND:
+                mark = orjson.loads(event.data["mark"])
+                rounds.append(RoundEnd(event.n, mark.pop("round"), _OUTCOME.validate_python(mark)))
             elif kind != NEXT:
                 events.append(event)
             closed = kind == NEXT or kind in TERMINAL
-        return Progress(events, sealed, bool(alive), closed)
+        return Progress(events, sealed, bool(alive), closed, tuple(rounds))
 
     async def ping(self) -> None:
         await self._pipeline.send("PING")

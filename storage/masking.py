@@ -6,12 +6,15 @@ kept. A reply is streamed as the model wrote it, to whoever asked; it is masked 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from domain.commands import Append, Appended, Ended, Send, UnfinishedTurn
 from domain.conversation import ConversationKey
 from domain.ports import AcceptedTurn, Ownership, Reply, TenantsSettings
+from domain.tool_calls import ToolCall, parsed
 from storage.conversations import PostgresConversations
 from storage.postgres import Pool
 
@@ -41,6 +44,34 @@ class MaskedConversations(PostgresConversations):
         if await self._masks(append.key.tenant):
             append = replace(append, content=await masked(append.content))
         return await super().append(owner, append)
+
+    async def plan_calls(self, key: ConversationKey, owner: Ownership, turn_id: str, calls: Sequence[ToolCall]) -> None:
+        if await self._masks(key.tenant):
+            calls = [replace(one, arguments=await _masked_json(one.arguments)) for one in calls]
+        await super().plan_calls(key, owner, turn_id, calls)
+
+    async def end_call(self, tenant: str, turn_id: str, ended: ToolCall) -> ToolCall:
+        if ended.result and await self._masks(tenant):
+            ended = replace(ended, result=await masked(ended.result))
+        return await super().end_call(tenant, turn_id, ended)
+
+
+async def _masked_json(arguments: str) -> str:
+    """Masked text by text, so that they stay the JSON that they are."""
+    value = parsed(arguments)
+    if value is None:
+        return await masked(arguments)
+
+    async def within(one: Any) -> Any:
+        if isinstance(one, str):
+            return await masked(one)
+        if isinstance(one, list):
+            return [await within(inner) for inner in one]
+        if isinstance(one, dict):
+            return {await masked(name): await within(inner) for name, inner in one.items()}
+        return one
+
+    return json.dumps(await within(value), ensure_ascii=False)
 
 
 def masks_of(tenants: TenantsSettings) -> Masks:

@@ -15,6 +15,7 @@ from psycopg.types.json import Jsonb
 from domain.model import Provider
 from storage.access import API_KEYS, pepper_name
 from storage.sealing import CannotOpen, MasterKeys
+from storage.tool_servers import seal_name
 
 ROUNDS = 20  # of looking again, where entries change meanwhile
 
@@ -36,7 +37,7 @@ def reseal(url: str, keys: MasterKeys, tell: Callable[[int, int], None] = lambda
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
         for _ in range(ROUNDS):
             found = Resealed()
-            rows = [*_providers(connection), *_signing_keys(connection)]
+            rows = [*_providers(connection), *_signing_keys(connection), *_tool_servers(connection)]
             again = False
             for done, (name, bound_to, sealed, put) in enumerate(rows, 1):
                 try:
@@ -93,6 +94,24 @@ def _signing_keys(connection: psycopg.Connection[dict[str, Any]]) -> list[Row]:
         return f"the signing key {one['id']}", f"signing-key:{one['id']}", one["sealed"], put
 
     return [row(one) for one in connection.execute("SELECT id, sealed FROM brain.signing_keys").fetchall()]
+
+
+def _tool_servers(connection: psycopg.Connection[dict[str, Any]]) -> list[Row]:
+    found = connection.execute(
+        "SELECT tenant_id, id, url, sealed FROM brain.tool_servers WHERE sealed IS NOT NULL"
+    ).fetchall()
+
+    def row(one: dict[str, Any]) -> Row:
+        def put(sealed: dict[str, str]) -> bool:
+            changed = connection.execute(
+                "UPDATE brain.tool_servers SET sealed = %s WHERE tenant_id = %s AND id = %s AND sealed = %s",
+                (Jsonb(sealed), one["tenant_id"], one["id"], Jsonb(one["sealed"])),
+            )
+            return changed.rowcount == 1
+
+        return f"the secret of the server of tools {one['id']}", seal_name(one["id"], one["url"]), one["sealed"], put
+
+    return [row(one) for one in found]
 
 
 def _count_keys(connection: psycopg.Connection[dict[str, Any]], keys: MasterKeys, found: Resealed) -> None:

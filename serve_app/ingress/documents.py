@@ -13,6 +13,7 @@ _PUBLIC = frozenset(
         *("/.well-known/oauth-authorization-server", "/api/v1/auth/refresh", "/api/v1/auth/authorize"),
         *("/api/v1/auth/token", "/api/v1/auth/revoke", "/api/v1/auth/introspect", "/.well-known/receipts.json"),
         "/api/v1/channels/{channel_id}/inbound",
+        *("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"),
     )
 )
 _REF = "#/components/schemas/{model}"

@@ -39,6 +39,7 @@ from serve_app.ingress.identity import Identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.limiter import Limiter, Unlimited
 from serve_app.ingress.socket.sockets import Sockets
+from serve_app.ingress.tool_parts import ToolParts
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
 from serve_app.outward import Outward
@@ -129,7 +130,7 @@ class Parts:
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
     `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller
     flushes one. `catalogue`: products. `outward`: webhooks and channels. `master_keys`: seal providers' keys; without
-    them none is taken. `sockets`: the open WebSockets.
+    them none is taken. `sockets`: the open WebSockets. `tools`: servers of tools.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -172,6 +173,7 @@ class Parts:
     limiter: Limiter = field(init=False)
     embedding_model: EmbedderInfo | None = None
     events: "Events | None" = None
+    tools: ToolParts | None = None
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self.ledger)

@@ -35,6 +35,8 @@ _UNKNOWN_TRACE: dict[str, Any] = {
     "attempts": [],
     "context": None,
     "sources": [],
+    "tools": [],
+    "tools_left_out": [],
     "timings_ms": {},
 }
 

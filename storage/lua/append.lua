@@ -24,7 +24,7 @@ if ARGV[3] ~= '' then
     end
 end
 local terminal = { ['turn.completed'] = true, ['turn.failed'] = true, ['turn.cancelled'] = true }
-local ttl, seal = ARGV[2], nil
+local ttl, ended, seal = ARGV[2], false, nil
 for i = 6, #ARGV, 2 do
     local kind = ARGV[i]
     if terminal[state] or state == '.next' then
@@ -45,6 +45,7 @@ for i = 6, #ARGV, 2 do
         end
         redis.call('XADD', KEYS[1], n .. '-' .. sub, 't', kind, 'd', ARGV[i + 1])
         state = kind
+        ended = ended or kind == '.round'
     end
     if terminal[kind] then
         ttl = '30'
@@ -57,7 +58,7 @@ end
 if #ARGV > 5 then
     redis.call('EXPIRE', KEYS[1], ttl)
 end
-if state == '.sealed' then
+if state == '.sealed' or ended then
     redis.call('DEL', KEYS[2])
 elseif ARGV[3] ~= '' then
     redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])

@@ -42,8 +42,9 @@ def both(*acts: Act) -> Act:
 
 kill, freeze = processes.kill, processes.freeze
 HOST, INGRESS, LLM = (f"ServeReplica:brain:{name}" for name in ("ConversationHost", "Ingress", "HostedLLM"))
-CLASSIFIER, EMBEDDER, INDEXER, TRAINER, RELAY = (
-    f"ServeReplica:brain:{name}" for name in ("IntentClassifier", "Embedder", "Indexer", "IntentTrainer", "Relay")
+CLASSIFIER, EMBEDDER, INDEXER, TRAINER, RELAY, TOOLS = (
+    f"ServeReplica:brain:{name}"
+    for name in ("IntentClassifier", "Embedder", "Indexer", "IntentTrainer", "Relay", "Tools")
 )
 POSTGRES, PGBOUNCER, REDIS = "bin/postgres", "pgbouncer", "redis-server"
 FAULTS = (
@@ -55,6 +56,7 @@ FAULTS = (
     Fault("kill -9 of the indexer", kill(INDEXER), 2),
     Fault("kill -9 of the trainer", kill(TRAINER), 1),
     Fault("kill -9 of the relay", kill(RELAY), 2),
+    Fault("kill -9 of what calls tools", kill(TOOLS), 1),
     Fault("kill -9 of the proxy", kill("ray::HAProxyManager"), 2),
     Fault("kill -9 of Serve's controller", kill("ray::ServeController"), 2),
     Fault("all hosts die", both(kill(HOST), kill(HOST)), 3),

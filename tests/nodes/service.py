@@ -30,6 +30,7 @@ REPLICAS = {
     "Embedder": 1,
     "Indexer": 1,
     "Relay": 1,
+    "Tools": 1,
 }
 ON_EVERY_NODE = ("Ingress", "ConversationHost", "HostedLLM")
 

@@ -73,6 +73,14 @@ INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)
     VALUES (%(tenant)s, 'EdDSA', %(settings)s, %(settings)s, '-infinity');
 INSERT INTO brain.event_topics (name, patterns) VALUES ('t' || substr(md5(%(tenant)s), 1, 9), ARRAY['turn.*']);
 INSERT INTO brain.limits_told (tenant_id, kind, told_at) VALUES (%(tenant)s, %(odd)s, '-infinity');
+INSERT INTO brain.tool_servers (tenant_id, id, name, url, auth, sealed, allow, tools)
+    VALUES (%(tenant)s, 'mcp_x', %(odd)s, %(odd)s, 'bearer', %(settings)s, ARRAY[%(odd)s],
+        jsonb_build_array(%(odd)s::text));
+INSERT INTO brain.tool_consents (tenant_id, user_id, server_id) VALUES (%(tenant)s, %(odd)s, 'mcp_x');
+INSERT INTO brain.tool_calls (tenant_id, turn_id, round, place, call_id, name, server_id, server_name, tool, arguments,
+        repeatable, state, result)
+    SELECT tenant_id, id, 0, 0, %(odd)s, 'n', 'mcp_x', %(odd)s, 't', %(odd)s, false, 'done', %(odd)s FROM brain.turns
+    WHERE tenant_id = %(tenant)s LIMIT 1;
 SELECT brain.access_changed(%(tenant)s, 'tenant', %(tenant)s);
 """
 KEY = "k" * 40  # of the first tenant's operator

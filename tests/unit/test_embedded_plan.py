@@ -73,7 +73,7 @@ def test_the_catalog_reaches_every_deployment_that_takes_one() -> None:
     assert config["http_options"]["host"] == "127.0.0.1"
     assert config["http_options"]["port"] == 9000
     deployments = {d["name"]: d for d in config["applications"][0]["deployments"]}
-    models = {"IntentClassifier", "IntentTrainer", "Embedder", "HostedLLM", "Indexer", "Relay"}
+    models = {"IntentClassifier", "IntentTrainer", "Embedder", "HostedLLM", "Indexer", "Relay", "Tools"}
     assert set(deployments) == {"Ingress", "ConversationHost"} | models
     takers = {name for name, d in deployments.items() if d.get("user_config") == {"providers": []}}
     assert takers == {"Ingress", "ConversationHost", "HostedLLM"}

@@ -26,13 +26,14 @@ from tests.conftest import make_database
 from tests.unit.ingress_world import KEY
 from tests.unit.signed import spellings
 from tests.unit.test_permissions import PUBLIC, routes
-from tests.unit.whole_world import EMAIL, PASSWORD, Whole, body_of, whole
+from tests.unit.whole_world import EMAIL, NOWHERE, PASSWORD, Whole, body_of, whole
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OF_A_TENANT = {
     *("conversation_id", "message_id", "turn_id", "intent_id", "training_id", "tenant_id", "user_id"),
     *("key_id", "client_id", "session_id", "role", "product_id", "webhook_id", "delivery_id", "channel_id"),
+    "server_id",
 }
 OF_A_USER = {"conversation_id", "message_id", "turn_id"}
 OF_ALL = {
@@ -84,6 +85,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", f"{TOPIC}/groups/{{group}}/nack"): {"ids": ["1-0"]},
     ("POST", f"{TOPIC}/groups/{{group}}/replay"): {"since": "2026-01-01T00:00:00Z"},
     ("POST", f"{TOPIC}/dead/redrive"): {"ids": ["1-0"]},
+    ("POST", "/api/v1/tools/servers"): lambda _: {"name": f"s-{new_id('mcp')[-8:]}", "url": NOWHERE, "allow": []},
+    ("PUT", "/api/v1/tools/consents"): lambda things: {"server_id": things["server_id"]},
+    ("POST", "/mcp"): {"jsonrpc": "2.0", "id": 1, "method": "ping"},
     ("POST", "/api/v1/users/{user_id}/messages"): lambda things: {
         "conversation_id": things["conversation_id"],
         "content": "hi",
@@ -97,6 +101,9 @@ QUERIES = {("GET", "/api/v1/events"): "seconds=0"}
 MORE: dict[tuple[str, str], set[int]] = {
     ("GET", "/api/v1/auth/userinfo"): {403},
     ("POST", "/api/v1/auth/password"): {401, 403},
+    ("GET", "/api/v1/tools/consents"): {403},
+    ("PUT", "/api/v1/tools/consents"): {403},
+    ("DELETE", "/api/v1/tools/consents"): {403},
 }
 """Routes that need more than a permission (such as a signed-in user), and how they refuse who has that alone."""
 

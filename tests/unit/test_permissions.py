@@ -22,6 +22,8 @@ PUBLIC = {
     ("POST", "/api/v1/auth/refresh"),  # the refresh token is the credential
     ("GET", "/.well-known/receipts.json"),
     ("POST", "/api/v1/channels/{channel_id}/inbound"),  # the signature is the credential
+    ("GET", "/.well-known/oauth-protected-resource"),
+    ("GET", "/.well-known/oauth-protected-resource/mcp"),
 }
 """What anybody may ask for, without a credential."""
 

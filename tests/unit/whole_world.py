@@ -12,7 +12,9 @@ from typing import Any
 import psycopg
 from redis.asyncio import Redis
 
-from adapters.allow_list import NONE
+from adapters.allow_list import NONE, AllowList
+from adapters.guarded_http import Guarded
+from adapters.mcp_servers import McpServers
 from domain.ids import new_id
 from domain.model import Catalog
 from serve_app.caches import Caches
@@ -26,9 +28,11 @@ from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
 from serve_app.ingress.parts import Intents, Privacy
 from serve_app.ingress.socket.sockets import sockets
+from serve_app.ingress.tool_parts import ToolParts
 from serve_app.memory import Memory
 from serve_app.outward import open_outward
 from serve_app.settings import Settings
+from serve_app.tool_service import ToolService
 from storage import erasure, receipts
 from storage.access import key_hash
 from storage.bootstrap import bootstrap
@@ -47,11 +51,13 @@ from storage.redis import open_redis
 from storage.sessions import Session
 from storage.signing_keys import SigningKey
 from storage.spaces import PostgresSpaces
+from storage.tool_servers import PostgresToolServers
 from tests.storage.memory_world import MemoryWorld
 from tests.unit.ingress_world import CATALOG, KEY, MASTER, World, administration, world
 from tests.unit.intents_world import PARCEL, REFUND, understanders
 from tests.unit.signed import signed
 
+NOWHERE = "http://127.0.0.1:9/mcp"
 PROVIDER = {"base_url": "http://127.0.0.1:9/v1", "models": [{"id": "registered"}]}
 ISSUER = "https://brain.example"
 EMAIL, PASSWORD = "ann@example.com", "correct horse battery"  # of a user of each tenant
@@ -188,6 +194,7 @@ class Whole:
         made["client_id"] = await self.client(tenant)
         made["session_id"], _ = await self.session(tenant, user)
         made["product_id"] = await self.product(tenant)
+        made["server_id"] = await self.tool_server(tenant)
         return made | await self.outward(tenant, made["conversation_id"])
 
     async def outward(self, tenant: str, conversation: str) -> dict[str, str]:
@@ -200,6 +207,12 @@ class Whole:
         bound = {"channel_id": channel, "thread": f"thread of {conversation}"}
         await self.call("POST", f"conversations/{conversation}/channels", tenant, bound)
         return {"webhook_id": webhook, "delivery_id": delivery, "channel_id": channel}
+
+    async def tool_server(self, tenant: str) -> str:
+        """A server of tools that does not answer."""
+        body = {"name": f"s-{new_id('mcp')[-8:]}", "url": NOWHERE, "allow": []}
+        made: str = (await self.call("POST", "tools/servers", tenant, body))["id"]
+        return made
 
     async def role(self, tenant: str) -> str:
         """The name of a role of the tenant's own, which may do nothing."""
@@ -322,6 +335,10 @@ async def _guard(parts: Parts, pool: Pool, redis: Redis, redis_url: str, models:
         watch.refresh,
         wait=0,
     )
+    loopback = AllowList.parse("127.0.0.1")
+    servers = PostgresToolServers(pool)
+    service = ToolService(servers, MASTER, McpServers(Guarded(loopback)))
+    parts.tools = ToolParts(servers, service.refresh, MASTER, loopback)
     parts.privacy = Privacy(erasing, PostgresDataExport(pool))
     watch.listeners += [parts.callers.forget, parts.caches.heard]
     found.start(watch)
