@@ -18,8 +18,8 @@ from tests.storage.test_ownership import unfinished
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
     " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens clients"
-    " auth_codes erasure_steps",
-    ("SELECT", "INSERT", "UPDATE"): "budgets erasures",
+    " auth_codes erasure_steps webhooks channels channel_bindings channel_messages deliveries",
+    ("SELECT", "INSERT", "UPDATE"): "budgets erasures delivery_lanes",
     ("SELECT", "INSERT"): "usage outbox revoked_tokens audit receipt_keys",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces"
     " signing_keys access_version",
@@ -33,9 +33,9 @@ GRANTED_TO_DEFINER = {
     ("SELECT", "INSERT", "DELETE"): "access_changes",
     ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version",
     ("SELECT", "INSERT"): "message_words",
-    ("SELECT", "UPDATE", "DELETE"): "usage",  # of usage it updates the links alone
-    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions",
-    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users clients",
+    ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions deliveries channel_messages",
+    ("SELECT", "UPDATE", "DELETE"): "usage delivery_lanes",  # of usage it updates the links alone
+    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users clients channels",
 }
 
 
@@ -109,6 +109,14 @@ DEFINED = {
     "erase_events",
     "unlink_usage",
     "erase_user_keys",
+    "find_channel",
+    "active_channels",
+    "outbox_tenants",
+    "take_outbox",
+    "settle_outbox",
+    "claim_lanes",
+    "prune_deliveries",
+    "deliveries_lag",
 }
 """What runs with the rights of `brain_definer`."""
 

@@ -1,0 +1,1 @@
+"""Channels (`domain.channels.ChannelPort`), one kind a file."""
