@@ -37,6 +37,7 @@ from serve_app.ingress import (
     user_sessions,
     users,
 )
+from serve_app.ingress import widget_page, widget_sessions
 from serve_app.ingress.docs_page import ROUTES
 from serve_app.ingress.documents import describe
 from serve_app.ingress.errors import add_error_answers
@@ -80,6 +81,7 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     signing.router,
     privacy.router,
     privacy.public,
+    widget_sessions.router,
     health.router,
 )
 
@@ -97,7 +99,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     for router in _ROUTERS:
         app.include_router(router)
-    app.router.routes.extend(ROUTES)
+    app.router.routes.extend((*ROUTES, *widget_page.ROUTES))
     add_error_answers(app)
     app.add_middleware(Around, settings=parts.settings)
     describe(app)

@@ -7,7 +7,12 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from domain.channels import Channel
+from domain.errors import NotFound, Unavailable
+from domain.ids import is_id
 from domain.widget import WidgetSettings
+from serve_app.ingress.parts import parts_of
+from storage.channels import PostgresChannels
 
 _FILES = Path(__file__).parent / "widget"
 _ASSETS = {"frame.css": "text/css", "frame.js": "text/javascript", "view.js": "text/javascript"}
@@ -34,10 +39,25 @@ async def asset(request: Request) -> Response:
 
 async def frame(request: Request) -> Response:
     """The chat of one widget. Browsers show it in a frame on pages of the widget's origins alone."""
-    found = await request.app.state.parts.widgets.find(request.path_params["channel_id"])
+    found = await widget_of(request, request.path_params["channel_id"])
     settings = WidgetSettings.model_validate(found.settings)
     headers = {"content-security-policy": _PAGE.format(" ".join(settings.origins) or "'none'")}
     return FileResponse(_FILES / "frame.html", media_type="text/html", headers=headers)
+
+
+def channels_of(request: Request) -> PostgresChannels:
+    found = parts_of(request).channels
+    if found is None:
+        raise Unavailable("there are no channels here")
+    return found.store
+
+
+async def widget_of(request: Request, channel_id: str) -> Channel:
+    """An active widget by its id, which is no secret. Raises `NotFound`."""
+    found = await channels_of(request).found(channel_id) if is_id(channel_id, "chn") else None
+    if found is None or found.kind != "widget" or not found.active:
+        raise NotFound("there is no such widget")
+    return found
 
 
 ROUTES = (

@@ -19,7 +19,7 @@ from serve_app.ingress.errors import Problem
 from serve_app.ingress.identity import Identity, identity_of
 from serve_app.ingress.parts import Parts, parts_of
 from serve_app.ingress.sessions import NO_STORE, granted, new_refresh, rotated
-from serve_app.ingress.widgets import widget_of
+from serve_app.ingress.widget_page import channels_of, widget_of
 from storage.attempts import Limit
 from storage.clients import token_hash
 from storage.creation import NewConversation
@@ -56,11 +56,11 @@ async def open_session(request: Request, channel_id: str) -> Response:
         session, refresh = await _came(request, identity, widget)
     else:
         session, refresh = await _came_back(parts, identity, widget, body.refresh_token)
-    conversation = await _conversation(parts, widget, session.user_id, body)
+    conversation = await _conversation(request, widget, session.user_id, body)
     settings = WidgetSettings.model_validate(widget.settings)
     content: dict[str, Any] = {
         "object": "widget_session",
-        **granted(identity, widget.tenant_id, session.user_id, ROLE, session, refresh, widget.id),
+        **granted(identity, widget.tenant, session.user_id, ROLE, session, refresh, widget.id),
         "user_id": session.user_id,
         "conversation_id": conversation,
         "widget": settings.model_dump(exclude={"origins"}),
@@ -72,35 +72,36 @@ async def _came(request: Request, identity: Identity, widget: Channel) -> tuple[
     address = visit_of(request.scope).client
     await identity.attempts.take(
         [
-            Limit(f"widget:{widget.tenant_id}:{widget.id}:{address}", BY_ADDRESS, WINDOW),
-            Limit(f"widget:{widget.tenant_id}:{widget.id}", BY_WIDGET, WINDOW),
+            Limit(f"widget:{widget.tenant}:{widget.id}:{address}", BY_ADDRESS, WINDOW),
+            Limit(f"widget:{widget.tenant}:{widget.id}", BY_WIDGET, WINDOW),
         ]
     )
     user = new_id("usr")
     new = NewUser(user, f"visitor-{user.removeprefix('usr_')}@visitor.invalid", ROLE, "Visitor")  # RFC 2606, section 2
     await identity.users.create(_acting(widget, user), new, "widget.visit")
-    session, refresh = Session(new_id("ses"), user, widget.id, SCOPES), new_refresh(widget.tenant_id)
-    await identity.sessions.open(widget.tenant_id, session, token_hash(refresh))
+    session, refresh = Session(new_id("ses"), user, widget.id, SCOPES), new_refresh(widget.tenant)
+    await identity.sessions.open(widget.tenant, session, token_hash(refresh))
     return session, refresh
 
 
 async def _came_back(parts: Parts, identity: Identity, widget: Channel, refresh: str) -> tuple[Session, str]:
     found = await rotated(parts, identity, refresh, widget.id)
-    if found is None or found[0] != widget.tenant_id:
+    if found is None or found[0] != widget.tenant:
         raise Problem(401, "this visit has ended: come anew", "refresh_token", "invalid_refresh_token")
     return found[1], found[2]
 
 
-async def _conversation(parts: Parts, widget: Channel, user: str, body: Visit) -> str:
+async def _conversation(request: Request, widget: Channel, user: str, body: Visit) -> str:
     """The visitor's conversation: the named one, else the latest, else a new one; an ended one is over."""
+    parts, channels = parts_of(request), channels_of(request)
     if not body.anew:
         page = await parts.reader.conversations(
-            widget.tenant_id, PageQuery(limit=20, descending=True), status="active", user_id=user
+            widget.tenant, PageQuery(limit=20, descending=True), status="active", user_id=user
         )
         mine = [one.id for one in page.data]
         if mine:
             return body.conversation_id if body.conversation_id in mine else mine[0]
-    settings = await parts.tenants.settings(widget.tenant_id)
+    settings = await parts.tenants.settings(widget.tenant)
     new = NewConversation(
         id=new_id("conv"),
         user_id=user,
@@ -110,8 +111,9 @@ async def _conversation(parts: Parts, widget: Channel, user: str, body: Visit) -
         most=settings.quotas.max_conversations,
     )
     made, _ = await parts.reader.create_conversation(_acting(widget, user), new)
+    await channels.bind(_acting(widget, user), made.id, widget.id, made.id, user)
     return made.id
 
 
 def _acting(widget: Channel, user: str) -> Caller:
-    return Caller(widget.tenant_id, widget.id, ROLE, permissions_of(ROLE, scopes=SCOPES), user)
+    return Caller(widget.tenant, widget.id, ROLE, permissions_of(ROLE, scopes=SCOPES), user)
