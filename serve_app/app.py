@@ -108,7 +108,7 @@ def build(args: BuildArguments) -> Application:
         serve.ingress()(IngressReplica),
         name="Ingress",
         num_replicas=2,
-        max_ongoing_requests=4096,
+        max_ongoing_requests=14_000,  # 10,000 of them WebSockets; requests are bounded by the application
         max_queued_requests=4096,
         ray_actor_options={"num_cpus": 0.2},
         user_config=args.catalog,

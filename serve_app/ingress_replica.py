@@ -23,6 +23,7 @@ from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.limiter import OfSettings
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts, Privacy
+from serve_app.ingress.socket.sockets import sockets
 from serve_app.memory import Memory
 from serve_app.outbox_watch import OutboxWatch
 from serve_app.process import check_process, prepare
@@ -108,6 +109,7 @@ class IngressReplica:
         self._memory = Memory(
             PostgresRecall(self._pool), PostgresSpaces(self._pool), HandleEmbedder(embedder), vectors(settings)
         )
+        self._sockets = sockets(open_redis(redis_url), open_redis(redis_url, timeout=10))
         self._outbox = OutboxWatch(PostgresOutbox(self._pool, "indexer"), REGISTRY)
 
         async def indexing() -> None:
@@ -152,6 +154,7 @@ class IngressReplica:
                 "relay": lambda: ask(lambda: relay.ping.remote()),
             },
             memory=self._memory,
+            sockets=self._sockets,
             tenants=known_tenants,
             tenant_limits=OfSettings(known_tenants.settings),
             administration=Administration(
@@ -173,6 +176,7 @@ class IngressReplica:
             ),
         )
         self._identity.start(self._access)
+        self._sockets.start(self.parts.callers, self._access)
         self._metrics.start()
         self._outbox.start()
         self._access.start()
@@ -205,6 +209,7 @@ class IngressReplica:
 
     async def __del__(self) -> None:
         self._watch.cancel()
+        await self._sockets.close()
         await self._access.close()
         await self._used.close()
         await self._identity.close()

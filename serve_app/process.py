@@ -1,6 +1,7 @@
 """What each replica's process sets up before its work."""
 
 import gc
+import resource
 
 from serve_app.clock import Clock
 from serve_app.ingress.logs import configure_logging
@@ -21,7 +22,14 @@ def prepare(log_level: str) -> None:
     KNOWN.learn(secrets_of(Settings()))
     configure_logging(log_level)
     collect_seldom()
+    open_many_files()
     _clock.watch()
+
+
+def open_many_files() -> None:
+    """As many as the machine lets this process: each connection is one."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def check_process() -> None:

@@ -19,9 +19,10 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from domain.errors import JournalRefused, JournalUnavailable
-from domain.events import DELTA, TERMINAL, Event
+from domain.events import ACCEPTED, DELTA, TERMINAL, Event
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Progress
+from storage.broadcast import Told, publication
 from storage.redis import Pipeline
 
 SEALED, NEXT = ".sealed", ".next"
@@ -69,7 +70,17 @@ class RedisJournal:
         pairs = [
             part for kind, data in events for part in (kind, data["text"] if kind == DELTA else orjson.dumps(data))
         ]
-        return await self._append(stream_key(tenant, turn_id, attempt), after, "", pairs, epoch=epoch)
+        n = await self._append(stream_key(tenant, turn_id, attempt), after, "", pairs, epoch=epoch)
+        if events and events[0][0] == ACCEPTED:
+            self._announce(tenant, turn_id, events[0][1])
+        return n
+
+    def _announce(self, tenant: str, turn_id: str, accepted: dict[str, Any]) -> None:
+        """To whoever watches the conversation."""
+        conversation = (accepted.get("user_message") or {}).get("conversation_id")
+        if conversation is not None:
+            told = publication(Told(tenant, conversation, "turn", "", turn_id))
+            self._pipeline.send(*told).add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
     async def claim(self, request: GenerationRequest, writer: str) -> bool:
         key = stream_key(request.tenant, request.turn_id, request.attempt)

@@ -19,6 +19,7 @@ from storage import (
     model_metrics,
     rows,
     summaries,
+    turns,
     versions,
 )
 from storage.pages import Page, PageQuery, page_of
@@ -46,6 +47,7 @@ class PostgresReader(
     feedback.FeedbackOnAnswers,
     message_intents.MessageIntents,
     summaries.SummariesToRead,
+    turns.TurnsOfConversations,
 ):
     """Every method may raise `Unavailable`, reads after three tries; `NotFound` where the tenant has no such thing."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -19,6 +20,15 @@ from serve_app.embedded.serve_rest import ServeRest, Unreachable
 LOGICAL_CPUS = 16  # replicas reserve fractions of them; a small machine must not make one wait for ever
 PATIENCE = 90.0  # seconds until a start has failed
 OBJECT_STORE = 200_000_000  # bytes; messages are small
+
+CONNECTIONS = 24_000  # of clients at once, WebSockets of two replicas among them
+FILES, SPARE = 2.5, 200  # open files of HAProxy for each connection (and for a pipe of each fourth), and beside
+
+
+def connections() -> int:
+    """As many as may be open; HAProxy does not start where it may not open files enough."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return CONNECTIONS if most == resource.RLIM_INFINITY else max(1000, min(CONNECTIONS, int((most - SPARE) / FILES)))
 
 
 class RayNode:
@@ -146,6 +156,7 @@ class RayNode:
             "RAY_SERVE_HAPROXY_METRICS_PORT": str(ports["haproxy_metrics"]),
             "RAY_SERVE_HAPROXY_STATS_PORT": str(ports["haproxy_stats"]),
             "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_HAPROXY_MAXCONN": str(connections()),
             # HAProxy turns to this port while no replica is up: two instances must not share it
             "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(ports["fallback_http"]),
             "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(ports["fallback_grpc"]),

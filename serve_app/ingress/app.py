@@ -43,6 +43,7 @@ from serve_app.ingress.documents import describe
 from serve_app.ingress.errors import add_error_answers
 from serve_app.ingress.middleware import Around
 from serve_app.ingress.parts import Parts
+from serve_app.ingress.socket import endpoint, tickets
 
 _ROUTERS = (  # the busiest first: routes are tried in this order
     sends.router,
@@ -56,6 +57,7 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     intents.router,
     feedback.router,
     turns.router,
+    tickets.router,
     model_test.router,
     models.router,
     model_settings.router,
@@ -100,6 +102,7 @@ def create_app(parts: Parts) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     app.router.routes.extend((*ROUTES, *widget_page.ROUTES))
+    endpoint.add_to(app, parts)
     add_error_answers(app)
     app.add_middleware(Around, settings=parts.settings)
     describe(app)

@@ -70,7 +70,7 @@ def checked(model: type[B], raw: bytes, status: int = 422, strict: bool | None =
     """The body as `model`. Raises `Problem`: 400 where it is no JSON (RFC 8259), `status` where a field is wrong."""
     value = parse(raw)
     if b"\\u0000" in raw:
-        _refuse_null(value, status)
+        refuse_null(value, status)
     try:
         return model.model_validate(value, strict=strict)
     except ValidationError as error:
@@ -89,14 +89,14 @@ def check_models(body: MessageSend) -> None:
         raise Problem(422, "models: must be ids of different models, not `auto`", "models")
 
 
-def parse(raw: bytes) -> Any:
+def parse(raw: bytes, what: str = "body") -> Any:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         reason = "not valid UTF-8" if "utf" in error.msg.lower() else f"not valid JSON: {error.msg}"
-        raise Problem(400, f"the body is {reason}", code="invalid_json") from None
+        raise Problem(400, f"the {what} is {reason}", code="invalid_json") from None
     if raw.count(b"[") + raw.count(b"{") > DEPTH and _depth(value) > DEPTH:
-        raise Problem(400, f"the body is nested more than {DEPTH} levels deep", code="invalid_json")
+        raise Problem(400, f"the {what} is nested more than {DEPTH} levels deep", code="invalid_json")
     return value
 
 
@@ -129,7 +129,7 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _refuse_null(value: Any, status: int) -> None:
+def refuse_null(value: Any, status: int) -> None:
     """Postgres' text holds no NUL."""
     if not isinstance(value, dict):
         return

@@ -85,7 +85,7 @@ class Callers:
             self._unknown.clear()
             return
         for digest, (_, caller) in list(self._known.items()):
-            if any(_concerns(change, caller) for change in changes):
+            if any(concerns(change, caller) for change in changes):
                 del self._known[digest]
 
     @property
@@ -122,7 +122,8 @@ def is_token(credential: str) -> bool:
     return credential.count(".") == 2 and credential.startswith("eyJ")
 
 
-def _concerns(change: AccessChange, caller: Caller) -> bool:
+def concerns(change: AccessChange, caller: Caller) -> bool:
+    """Whether what changed may change who this caller is, or what it may do."""
     if change.tenant != caller.tenant:
         return False
     if change.kind == "tenant":

@@ -30,6 +30,8 @@ class Edge:
             ]
             if not any(name == b"x-request-id" for name, _ in kept):
                 kept.append((b"x-request-id", new_id("req").encode()))
+            if scope["type"] == "websocket":
+                kept.append((b"x-request-disconnect-disabled", b"?1"))  # its end is no error, and is ours to see
             scope = {**scope, "headers": kept}
         await self._app(scope, receive, send)
 

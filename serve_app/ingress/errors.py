@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Send
 
 from domain.errors import BrainError, Retryable
 from domain.turn import Turn
@@ -87,6 +88,13 @@ def failed_turn(turn: Turn, headers: dict[str, str]) -> Answer:
 
 def internal_error() -> Answer:
     return error_answer(500, "something went wrong in the service", "internal_error", None, "internal_error")
+
+
+async def refuse_upgrade(send: Send, error: BrainError) -> None:
+    """Answer a WebSocket's upgrade as any request is answered (ASGI, "WebSocket Denial Response")."""
+    answer = answer_of(error)
+    await send({"type": "websocket.http.response.start", "status": answer.status_code, "headers": answer.raw_headers})
+    await send({"type": "websocket.http.response.body", "body": bytes(answer.body)})
 
 
 def add_error_answers(app: FastAPI) -> None:

@@ -20,6 +20,12 @@ FIRST_DELTA = Histogram(
     buckets=_SECONDS,
     registry=REGISTRY,
 )
+OPEN_SOCKETS = Gauge("brain_sockets_open", "Open WebSockets.", registry=REGISTRY)
+SOCKET_FRAMES = Counter("brain_socket_frames", "Frames over WebSockets: in or out.", ("direction",), registry=REGISTRY)
+SOCKET_CLOSES = Counter("brain_socket_closes", "Closed WebSockets, by the code.", ("code",), registry=REGISTRY)
+SOCKET_OVERFLOWS = Counter(
+    "brain_socket_overflows", "WebSockets closed because their client read too slowly.", registry=REGISTRY
+)
 SLOW_READERS = Counter(
     "brain_http_slow_readers_dropped", "Streams ended because their reader was too slow.", registry=REGISTRY
 )

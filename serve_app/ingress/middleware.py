@@ -6,9 +6,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from domain.acting import TENANT
+from domain.errors import BrainError, Unavailable
 from serve_app.ingress import logs, metrics
 from serve_app.ingress.context import TRACEPARENT, Visit
-from serve_app.ingress.errors import Problem, answer_of, internal_error
+from serve_app.ingress.errors import Problem, answer_of, internal_error, refuse_upgrade
 from serve_app.ingress.guards import added, always, shared
 from serve_app.ingress.heads import Head
 from serve_app.ingress.limiting import leave
@@ -22,16 +23,26 @@ class Around:
     def __init__(self, app: ASGIApp, settings: IngressSettings) -> None:
         self._settings, self._rules = settings, settings.edge
         self._app, self._always = shared(app, self._rules), always(self._rules)
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket" and _refused_socket(scope, self._settings):
-            await send({"type": "websocket.close", "code": 1008})
+            await refuse_upgrade(send, Problem(403, "pages of this origin may not open a socket here"))
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        self._open += 1
+        try:
+            await self._answered(scope, receive, send)
+        finally:
+            self._open -= 1
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = Head(scope, self._rules)
-        refusal = head.refusal(scope, self._rules)
+        refusal: BrainError | None = head.refusal(scope, self._rules)
+        if self._open > self._settings.max_requests:
+            refusal = Unavailable("too many requests are being answered")
         visit = head.visit
         scope = {**scope, "headers": head.headers, "brain.visit": visit}
         extra = self._always

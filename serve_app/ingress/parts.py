@@ -36,6 +36,7 @@ from serve_app.ingress.context import visit_of
 from serve_app.ingress.identity import Identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.limiter import Limiter, Unlimited
+from serve_app.ingress.socket.sockets import Sockets
 from serve_app.ingress.vitals import Vitals
 from serve_app.memory import Memory
 from storage.audit import PostgresAudit
@@ -59,11 +60,12 @@ class IngressSettings:
 
     `server_adds_request_id`: the server in front (Ray Serve) puts `x-request-id` on every answer itself, from the
     request's header, which it fills in where the client sent none.
-    `admission_wait`: see `Admission`.
+    `admission_wait`: see `Admission`. `max_requests`: that are answered at once; open WebSockets are not among them.
     """
 
     version: str = "0"
     max_body: int = 1024 * 1024
+    max_requests: int = 4000
     keep_alive: float = 15
     poll: float = 0.25
     cancel_wait: float = 5
@@ -120,7 +122,7 @@ class Parts:
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
     `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller
-    flushes one. `master_keys`: seal providers' keys; without them none is taken.
+    flushes one. `master_keys`: seal providers' keys; without them none is taken. `sockets`: the open WebSockets.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -153,6 +155,7 @@ class Parts:
     shared_limits: RedisLimits | None = None
     caches: Caches = field(default_factory=Caches)
     tell_flush: TellFlush = nobody_is_told
+    sockets: Sockets | None = None
     callers: Callers = field(init=False)
     accounts: Accounts = field(init=False)
     vitals: Vitals = field(init=False)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from domain.commands import Accepted, Ended, Send
+from domain.conversation import ConversationKey
 from domain.events import DELTA, Event, Position
 from domain.ids import new_id
 from serve_app.ingress import sse
@@ -46,25 +47,7 @@ async def send_message(request: Request, caller: BeginsTurns, conversation_id: s
     visit_of(request.scope).conversation = conversation_id
     body = checked(MessageSend, await request.body(), strict=True)
     check_models(body)
-    idempotency = idempotency_key(request)
-    turn_id = new_id("turn")
-    send = Send(
-        key=key,
-        caller=caller.key_id,
-        idempotency_key=idempotency or f"auto-{turn_id}",
-        body_hash=body_hash(f"{conversation_id}/messages", body),
-        turn_id=turn_id,
-        message_id=new_id("msg"),
-        content=body.content,
-        model=body.model,
-        parameters=body.parameters.model_dump(exclude_none=True),
-        on_busy=body.on_busy,
-        metadata=body.metadata,
-        live=body.stream,
-        wait=not body.stream,
-        models=tuple(body.models or ()),
-        keep=body.keep or "first",
-    )
+    send = new_send(key, caller.key_id, idempotency_key(request), body, body.stream)
     return await _answer(request, send, body.stream)
 
 
@@ -102,6 +85,28 @@ async def regenerate(request: Request, caller: BeginsTurns, message_id: str) -> 
         regenerates=message_id,
     )
     return await _answer(request, send, body.stream)
+
+
+def new_send(key: ConversationKey, caller: str, idempotency: str | None, body: MessageSend, streamed: bool) -> Send:
+    """The message as it is given to its host, with the ids of a new turn."""
+    turn_id = new_id("turn")
+    return Send(
+        key=key,
+        caller=caller,
+        idempotency_key=idempotency or f"auto-{turn_id}",
+        body_hash=body_hash(f"{key.conversation}/messages", body),
+        turn_id=turn_id,
+        message_id=new_id("msg"),
+        content=body.content,
+        model=body.model,
+        parameters=body.parameters.model_dump(exclude_none=True),
+        on_busy=body.on_busy,
+        metadata=body.metadata,
+        live=streamed,
+        wait=not streamed,
+        models=tuple(body.models or ()),
+        keep=body.keep or "first",
+    )
 
 
 async def _answer(request: Request, send: Send, streamed: bool) -> Response:

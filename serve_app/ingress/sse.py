@@ -23,13 +23,17 @@ def lines(batch: list[Event]) -> bytes:
     return b"".join(map(_event, batch)) if batch else KEEP_ALIVE
 
 
-def _event(event: Event) -> bytes:
+def event_body(event: Event) -> dict[str, Any]:
+    """What an event says, as JSON."""
     carried = event.data if event.type == DELTA else event_json(event.data)
     if event.type == FAILED and carried.get("message") is None:
         carried = {"error": carried.get("error")}  # no text was kept
-    body = {"type": event.type, "turn_id": event.turn_id, "attempt": event.attempt, "n": event.n, **carried}
+    return {"type": event.type, "turn_id": event.turn_id, "attempt": event.attempt, "n": event.n, **carried}
+
+
+def _event(event: Event) -> bytes:
     head = f"id: {event.turn_id}/{event.attempt}/{event.n}\nevent: {event.type}\ndata: "
-    return head.encode() + orjson.dumps(body) + b"\n\n"
+    return head.encode() + orjson.dumps(event_body(event)) + b"\n\n"
 
 
 def data(value: Any) -> bytes:

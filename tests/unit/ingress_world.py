@@ -30,6 +30,7 @@ from serve_app.ingress import metrics as ingress_metrics
 from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.parts import Administration
+from serve_app.ingress.socket.sockets import Sockets
 from serve_app.settings import Settings
 from storage.access import API_KEYS
 from storage.audit import PostgresAudit
@@ -310,9 +311,14 @@ class World:
 
 @asynccontextmanager
 async def world(
-    database_url: str, tenant: str, settings: IngressSettings, administered: bool = False
+    database_url: str,
+    tenant: str,
+    settings: IngressSettings,
+    administered: bool = False,
+    sockets: Sockets | None = None,
 ) -> AsyncIterator[World]:
-    """`administered`: with tenants, keys and roles that can be changed, and an ear for changes of access."""
+    """`administered`: with tenants, keys and roles that can be changed, and an ear for changes of access. `sockets`:
+    those of this replica; whoever gives them starts them."""
     pool = await open_pool(database_url, 8)
     reader, journal = PostgresReader(pool, MASTER.derived(API_KEYS)), MemoryJournal()
     hosts, model = ScriptedHosts(PostgresConversations(pool), journal), ScriptedModel(journal)
@@ -332,6 +338,7 @@ async def world(
         ledger=PostgresLedger(pool),
         checks={"postgres": reader.ping},
         settings=settings,
+        sockets=sockets,
         **(administration(pool, reader) if administered else {}),
     )
     if parts.watch is not None:

@@ -22,6 +22,7 @@ from serve_app.ingress.callers import Callers
 from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
 from serve_app.ingress.parts import Intents, Privacy
+from serve_app.ingress.socket.sockets import sockets
 from serve_app.memory import Memory
 from serve_app.settings import Settings
 from storage import erasure, receipts
@@ -227,8 +228,9 @@ async def _whole(
     settings: IngressSettings | None,
 ) -> AsyncIterator[Whole]:
     redis = open_redis(redis_url)
+    opened = sockets(open_redis(redis_url), open_redis(redis_url, timeout=10))
     async with (
-        world(url, operator, settings or IngressSettings(poll=0.01)) as made,
+        world(url, operator, settings or IngressSettings(poll=0.01), sockets=opened) as made,
         understanders(made.pool, folder) as found,
     ):
         parts, store = made.parts, PostgresCatalog(made.pool)
@@ -247,6 +249,7 @@ async def _whole(
         parts.intents = Intents(PostgresIntents(made.pool), found.trainings, found.heads, wake)
         parts.memory = Memory(PostgresRecall(made.pool), PostgresSpaces(made.pool), memory.embedder, memory.open_store)
         signing = await _guard(parts, made.pool, redis, redis_url, models)
+        opened.start(parts.callers, parts.watch)
         await memory.settle()
         one = Whole(made, owner, Tenant(""), Tenant(""), signing)
         one.own, one.other = one.tenant(), one.tenant()
@@ -256,6 +259,7 @@ async def _whole(
         for own in (one.own, one.other):
             own.things |= await one.things(own.id)
         yield one
+        await opened.close()
         await memory.close()
         await parts.registry.close()
         await parts.limiter.close()

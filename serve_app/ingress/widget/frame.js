@@ -10,7 +10,7 @@ const turns = new Map(); // turn id → what stands for it: {user, reply}
 const shown = new Set(); // ids of messages that stand on the page
 const waiting = new Map(); // ref → what was written and is not acknowledged: {frame, bubble}
 let session = null;
-let last = null; // id of the last event of the turn that runs
+let last = null; // the turn that ended last, or where the first subscription began
 let unread = 0;
 let opened = window.parent === window;
 let offered = null;
@@ -25,7 +25,9 @@ async function told(what) {
   if (what.session) await entered(what.session);
   if (what.frame) heard(what.frame);
   if (what.state === "open") {
-    connection.send({ op: "subscribe", ref: "subscribe", conversation_id: session.conversation_id, after: last });
+    const running = [...turns.values()].filter((turn) => turn.last && !turn.ended).map((turn) => turn.last);
+    const after = last ? [...running, last] : undefined;
+    connection.send({ op: "subscribe", ref: "subscribe", conversation_id: session.conversation_id, after });
     for (const { frame } of waiting.values()) connection.send(frame);
   }
 }
@@ -73,6 +75,7 @@ function heard(frame) {
 }
 
 function acknowledged(frame) {
+  if (frame.ref === "subscribe") last = last || frame.resume;
   const sent = waiting.get(frame.ref);
   if (!sent || !frame.turn) return;
   waiting.delete(frame.ref);
@@ -96,7 +99,7 @@ function happened(id, event) {
   const turn = turns.get(event.turn_id) || {};
   turns.set(event.turn_id, turn);
   if (turn.ended) return;
-  last = id;
+  turn.last = id;
   const own = event.user_message && [...waiting.values()].find((one) => one.frame.content === event.user_message.content);
   if (event.type === "turn.accepted" && event.user_message && !shown.has(event.user_message.id)) {
     shown.add(event.user_message.id);
@@ -108,6 +111,7 @@ function happened(id, event) {
   if (event.type === "turn.completed" || event.type === "turn.cancelled") ended(turn, event.message);
   if (event.type === "turn.failed") {
     turn.ended = true;
+    last = turn.last.split("/")[0];
     turn.reply = turn.reply || new Bubble("assistant");
     turn.reply.fail("No answer could be given.");
     note((event.error && event.error.message) || "The answer failed.", true);
@@ -116,6 +120,7 @@ function happened(id, event) {
 
 function ended(turn, message) {
   turn.ended = true;
+  last = turn.last.split("/")[0];
   typing(false);
   if (!message) { if (turn.reply) turn.reply.remove(); return; }
   if (!turn.reply) turn.reply = new Bubble("assistant", message.content);

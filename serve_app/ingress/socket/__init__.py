@@ -1,0 +1,1 @@
+"""`/api/v1/ws`: many conversations over one WebSocket (docs/websocket.md)."""
