@@ -46,10 +46,10 @@ async def frame(request: Request) -> Response:
 
 
 def channels_of(request: Request) -> PostgresChannels:
-    found = parts_of(request).channels
+    found = parts_of(request).outward
     if found is None:
         raise Unavailable("there are no channels here")
-    return found.store
+    return found.bindings
 
 
 async def widget_of(request: Request, channel_id: str) -> Channel:
