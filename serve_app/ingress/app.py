@@ -36,8 +36,9 @@ from serve_app.ingress import (
     user_history,
     user_sessions,
     users,
+    widget_page,
+    widget_sessions,
 )
-from serve_app.ingress import widget_page, widget_sessions
 from serve_app.ingress.docs_page import ROUTES
 from serve_app.ingress.documents import describe
 from serve_app.ingress.errors import add_error_answers

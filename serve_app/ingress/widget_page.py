@@ -1,4 +1,4 @@
-"""`/widget.js`, and the chat that it puts into a frame: files without state, and a page that says where it may stand."""
+"""`/widget.js`, and the chat that it puts into a frame: files, and a page that says where it may stand."""
 
 from pathlib import Path
 

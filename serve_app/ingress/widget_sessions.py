@@ -7,7 +7,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from domain.channels import Channel
-from domain.ids import is_id, new_id
+from domain.ids import new_id
 from domain.permissions import Permission, permissions_of
 from domain.tenant import Caller
 from domain.widget import WidgetSettings
