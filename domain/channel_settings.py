@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from domain.channels import Kind
+from domain.widget import WidgetSettings
 
 Url = Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -27,7 +28,7 @@ class WebhookChannelSettings(ChannelSettings):
     receipts: bool = True
 
 
-SETTINGS: dict[Kind, type[ChannelSettings]] = {"webhook": WebhookChannelSettings}
+SETTINGS: dict[Kind, type[BaseModel]] = {"webhook": WebhookChannelSettings, "widget": WidgetSettings}
 """Of the kinds that there are."""
 
 

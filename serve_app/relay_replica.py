@@ -10,8 +10,8 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import HandleHosts
-from serve_app.event_relay_worker import event_relay
 from serve_app.deliveries import Deliveries
+from serve_app.event_relay_worker import event_relay
 from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings

@@ -23,8 +23,8 @@ from domain.errors import JournalRefused, JournalUnavailable
 from domain.events import ACCEPTED, DELTA, TERMINAL, Event
 from domain.generation import GenerationRequest, Outcome
 from domain.ports import Progress
-from storage.broadcast import Told, publication
 from domain.streams import RoundEnd
+from storage.broadcast import Told, publication
 from storage.redis import Pipeline
 
 SEALED, ROUND, NEXT = ".sealed", ".round", ".next"

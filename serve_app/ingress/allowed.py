@@ -1,8 +1,9 @@
 """Which models a caller may use."""
 
 from domain.model import AUTO, Route
+from domain.permissions import Permission
 from domain.tenant import Caller
-from serve_app.ingress.errors import unknown_model
+from serve_app.ingress.errors import Problem, unknown_model
 from serve_app.ingress.parts import Parts
 
 
@@ -33,3 +34,9 @@ async def allowed_ids(parts: Parts, caller: Caller) -> list[str]:
     """The concrete models that the caller's tenant may use, in the catalog's order."""
     settings = await parts.models.settings(caller.tenant)
     return [one for one in dict.fromkeys(parts.catalog.ids()) if settings.allows(one)]
+
+
+def may_name(caller: Caller, *models: str) -> None:
+    """Raises `Problem` 403 where a caller names a model that may only take the one that is chosen for it."""
+    if any(model != AUTO for model in models) and not caller.may(Permission.MODELS_READ):
+        raise Problem(403, "naming a model needs the permission models:read: leave it at auto", "model")

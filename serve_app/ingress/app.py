@@ -45,6 +45,8 @@ from serve_app.ingress import (
     user_sessions,
     users,
     webhooks,
+    widget_page,
+    widget_sessions,
 )
 from serve_app.ingress.docs_page import ROUTES
 from serve_app.ingress.documents import describe
@@ -100,6 +102,7 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     mcp_endpoint.router,
     privacy.router,
     privacy.public,
+    widget_sessions.router,
     health.router,
 )
 
@@ -117,7 +120,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     for router in _ROUTERS:
         app.include_router(router)
-    app.router.routes.extend(ROUTES)
+    app.router.routes.extend((*ROUTES, *widget_page.ROUTES))
     endpoint.add_to(app, parts)
     add_error_answers(app)
     app.add_middleware(Around, settings=parts.settings)

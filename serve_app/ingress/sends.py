@@ -11,6 +11,7 @@ from domain.conversation import ConversationKey
 from domain.events import DELTA, Event, Position
 from domain.ids import new_id
 from serve_app.ingress import sse
+from serve_app.ingress.allowed import may_name
 from serve_app.ingress.answer_models import TurnAnswer
 from serve_app.ingress.auth import BeginsTurns
 from serve_app.ingress.bodies import MessageRegenerate, MessageSend, body_hash, check_models, checked, idempotency_key
@@ -47,6 +48,7 @@ async def send_message(request: Request, caller: BeginsTurns, conversation_id: s
     visit_of(request.scope).conversation = conversation_id
     body = checked(MessageSend, await request.body(), strict=True)
     check_models(body)
+    may_name(caller, body.model, *(body.models or ()))
     send = new_send(key, caller.key_id, idempotency_key(request), body, body.stream)
     return await _answer(request, send, body.stream)
 
@@ -65,6 +67,7 @@ async def regenerate(request: Request, caller: BeginsTurns, message_id: str) -> 
     """
     known(message_id, "msg", "message")
     body = checked(MessageRegenerate, await request.body() or b"{}", strict=True)
+    may_name(caller, body.model)
     idempotency = idempotency_key(request)
     conversation_id = await parts_of(request).reader.conversation_of(caller.tenant, message_id)
     visit_of(request.scope).conversation = conversation_id

@@ -17,6 +17,7 @@ from domain.ids import is_id, new_id
 from domain.permissions import Permission
 from domain.tenant import Caller
 from serve_app.ingress import logs, metrics
+from serve_app.ingress.allowed import may_name
 from serve_app.ingress.auth import Needs, authenticated
 from serve_app.ingress.bodies import MessageSend, check_models
 from serve_app.ingress.context import Visit
@@ -132,6 +133,7 @@ class Operations:
         socket, body = asked.socket, _message(frame)
         check_models(body)
         caller = await _SENDS(asked.request)
+        may_name(caller, body.model, *(body.models or ()))
         key = key_of(caller, frame.conversation_id)
         asked.visit.conversation = key.conversation
         self._bound(socket)
