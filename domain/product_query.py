@@ -54,7 +54,7 @@ _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
             r"\bwhich\s+(?:one\s+)?(?:is|costs?)\s+(?:\w+\s+)?(?:cheaper|less|more|dearer|better)\b|"
             r"\b(?:cheaper|dearer|more expensive)[,:]?\s+(?:the\b|an?\b).*\bor\b",
         ),
-        ("stock", r"\bhow many\b.*\b(?:left|pieces|units|in stock)\b|\bleft in stock\b"),
+        ("stock", r"\bhow many\b.*\b(?:left|pieces|units)\b|\bleft in stock\b"),
         ("count", r"\bhow many\b|\bnumber of\b"),
         ("cheapest", r"\b(?:cheapest|lowest[- ]price[d]?|lowest price|least expensive|most affordable)\b"),
         ("dearest", r"\b(?:most expensive|priciest|dearest|highest[- ]priced?|highest price)\b"),
@@ -99,7 +99,7 @@ _IN_STOCK = re.compile(r"\b(?:in stock|available|at hand)\b", re.IGNORECASE)
 _NOT_IN_STOCK = re.compile(r"\b(?:out of stock|sold out|not (?:in stock|available)|unavailable)\b", re.IGNORECASE)
 _VALUES = re.compile(
     r"\b(?:what|which)\s+((?:\w+\s+){0,2}?\w+)\s+(?:do(?:es)?|are|is|can|options?|have|come|of|for|there|you)\b|"
-    r"\b(made of|made from)\b|\b(?:list|all|available|different)\s+(?:the\s+)?((?:\w+\s+)?\w+s)\b",
+    r"\b(?:what|which)\b.*\b(made of|made from)\b|\b(?:list|all|available)\s+(?:the\s+)?((?:\w+\s+)?\w+s)\b",
     re.IGNORECASE,
 )
 _PARTS = re.compile(r"\s+(?:and|or|vs\.?|versus|with|to)\s+|\s*,\s*(?:or|and)?\s*|\s*[/]\s+", re.IGNORECASE)
@@ -109,10 +109,11 @@ _PARTS = re.compile(r"\s+(?:and|or|vs\.?|versus|with|to)\s+|\s*,\s*(?:or|and)?\s
 class Reading:
     """A message read for products.
 
-    `query`: what a catalogue can be asked at once; `wishes`: values, some of several attributes; `words`: what else was
-    said of the product, in the form that is compared, and as `said`. `ids`: what may be products' ids. `attribute`: whose values are asked for. `sides`: what is
-    compared. `refers`: the place, in the last answer, of a product that the message speaks of without naming it; -1 is
-    the last. `cheaper`: than what was shown. `before`: the reading that a follow-up goes on from.
+    `query`: what a catalogue can be asked at once; `wishes`: values, some of several attributes; `words`: what else
+    is said of the product, in the form that is compared, and as `said`. `ids`: what may be products' ids. `attribute`:
+    whose values are asked for. `sides`: what is compared. `refers`: the place, in the last answer, of a product that
+    the message speaks of without naming it; -1 is the last. `cheaper`: than what was shown. `before`: the reading that
+    a follow-up goes on from.
     """
 
     kind: Kind
@@ -129,6 +130,11 @@ class Reading:
     bounds: tuple[ProductQuery, ...] = ()
     in_stock: bool | None = None
     before: "Reading | None" = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is a follow-up that names no product itself."""
+        return self.before is not None and not (self.ids or self.sides)
 
     @property
     def names_products(self) -> bool:
@@ -156,7 +162,7 @@ class Reading:
             attributes=pushed,
             in_stock=self.in_stock,
             sort=sort,
-            limit=20 if sort == "relevance" else ALL,
+            limit=ALL if every and sort != "price" and sort != "-price" or len(pushed) < len(self.wishes) else 20,
         )
 
     @property
@@ -217,14 +223,19 @@ def granted(wish: Wish, product: Product) -> bool:
 def plainly(text: str) -> bool:
     """Whether a text is about products by its words alone, for whom no classifier says it."""
     text = text[:MOST_CHARACTERS]
-    return not _OTHER_MATTER.search(text) and bool(_SHOPPING.search(text) or amounts(text))
+    return not other_matter(text) and bool(_SHOPPING.search(text) or amounts(text))
+
+
+def other_matter(text: str) -> bool:
+    """Whether a text is about an order, an account, a parcel: whatever it names, it looks for no product."""
+    return _OTHER_MATTER.search(text[:MOST_CHARACTERS]) is not None
 
 
 def follows(text: str) -> bool:
     """Whether a text may go on from what was said of products before."""
     text = text[:MOST_CHARACTERS]
     goes_on = _FOLLOWS.match(text) or _ORDINAL.search(text) or _CHEAPER.search(text)
-    return not _OTHER_MATTER.search(text) and len(text) < 200 and bool(goes_on)
+    return not other_matter(text) and len(text) < 200 and bool(goes_on)
 
 
 def read(text: str, lexicon: Lexicon, earlier: Sequence[str] = ()) -> Reading:
@@ -232,7 +243,7 @@ def read(text: str, lexicon: Lexicon, earlier: Sequence[str] = ()) -> Reading:
     blue?", "the second one"): read again, they say what it is about, whoever reads them."""
     before: Reading | None = None
     for said in earlier[-MOST_TURNS:] if follows(text) or _THAT.search(text) else ():
-        if plainly(said) or follows(said):
+        if plainly(said) or follows(said) or _alone(said[:MOST_CHARACTERS], lexicon).category:
             before = _read(said, lexicon, before)
     return _read(text, lexicon, before)
 
@@ -249,7 +260,7 @@ def _alone(text: str, lexicon: Lexicon) -> Reading:
     kind = _kind(plain)
     if kind == "compare" and (sides := _sides(_ID.sub(" ", plain), lexicon)):
         return Reading(kind, text, sides=sides, ids=ids)
-    asked = _asked_attribute(plain, lexicon) if kind not in ("compare", "cheapest", "dearest", "price") else None
+    asked = _asked_attribute(plain, lexicon) if kind in ("list", "have", "stock", "details") else None
     reading = _named(_ID.sub(" , ", within.rest), lexicon)
     bound: tuple[ProductQuery, ...] = ()
     if within.least is not None or within.most is not None:
@@ -292,7 +303,7 @@ def _named(text: str, lexicon: Lexicon) -> Reading:
         if match.category is not None and category is None:
             category = match.category
             taken |= set(range(match.start, match.end))
-        elif match.wish is not None:
+        elif match.wish is not None and not taken.issuperset(range(match.start, match.end)):
             wishes = _joined(wishes, match.wish)
             taken |= set(range(match.start, match.end))
             beside = {place for place in (match.start - 2, match.start - 1, match.end, match.end + 1) if place >= 0}
