@@ -40,8 +40,8 @@ class Message:
 
     @property
     def may_need(self) -> bool:
-        """By its intent and its words, before anything is asked. An intent that is sure is believed, but for a few words
-        that go on from what was said of products."""
+        """By its intent and its words, before anything is asked. An intent that is sure is believed, but for words that
+        go on from what was said of products."""
         if self.understood is not None and self.understood.needs_products:
             return True
         return not other_matter(self.text) and (not self._sure or (follows(self.text) and bool(self.earlier)))

@@ -162,7 +162,7 @@ class Reading:
             attributes=pushed,
             in_stock=self.in_stock,
             sort=sort,
-            limit=ALL if every and sort != "price" and sort != "-price" or len(pushed) < len(self.wishes) else 20,
+            limit=ALL if (every and sort != "price" and sort != "-price") or len(pushed) < len(self.wishes) else 20,
         )
 
     @property

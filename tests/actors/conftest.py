@@ -113,6 +113,7 @@ class World:
     vitals: Vitals = field(default_factory=Vitals)
     hosts: list = field(default_factory=list)
     tenants: Tenants = field(default_factory=Tenants)
+    products: object = None
 
     async def host(self, **limits) -> ConversationHost:
         async def resume(key):
@@ -130,6 +131,7 @@ class World:
             self.rules,
             self.vitals,
             tenants=self.tenants,
+            products=self.products,
         )
         await host.start()
         self.hosts.append(host)
