@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from deployments.space_filling import fill_page, one_by_one
@@ -24,6 +24,7 @@ from domain.indexing import (
     StoredTexts,
     identity,
 )
+from domain.product_indexing import space_of_products
 from domain.vectors import Space, VectorStore
 
 log = logging.getLogger("brain.indexer")
@@ -51,8 +52,12 @@ class Figures:
     lag: Lag = field(default_factory=lambda: Lag(0, 0.0, 0))
 
 
+async def _nothing_else(tenant: str) -> None:
+    return
+
+
 class Indexer:
-    """`open_store`: the vectors of a space."""
+    """`open_store`: the vectors of a space. `forget_tenant`: removes what else is indexed of a tenant that is gone."""
 
     def __init__(
         self,
@@ -62,9 +67,10 @@ class Indexer:
         embedder: SpaceEmbedder,
         open_store: Callable[[Space], VectorStore],
         monotonic: Callable[[], float] = time.monotonic,
+        forget_tenant: Callable[[str], Awaitable[None]] = _nothing_else,
     ) -> None:
         self._outbox, self._spaces, self._texts, self._embedder = outbox, spaces, texts, embedder
-        self._open_store, self._monotonic = open_store, monotonic
+        self._open_store, self._monotonic, self._forget_tenant = open_store, monotonic, forget_tenant
         self._open: tuple[Space, VectorStore] | None = None
         self._touched: dict[str, tuple[int, float]] = {}
         self._told: str | None = None
@@ -137,11 +143,12 @@ class Indexer:
             if self._open is not None:
                 await self._open[1].optimise(tenant)
         for space in await self._spaces.retired(UNUSED):
-            store = self._open_store(space)
-            try:
-                await store.drop()
-            finally:
-                await store.close()
+            for each in (space, space_of_products(space)):
+                store = self._open_store(each)
+                try:
+                    await store.drop()
+                finally:
+                    await store.close()
             await self._spaces.forget(space.name)
 
     async def _index(self, known: KnownSpace, claims: Sequence[Claim]) -> dict[tuple[str, int], Exception]:
@@ -150,6 +157,9 @@ class Indexer:
         for claim in claims:
             by_tenant.setdefault(claim.tenant, []).append(claim)
         events = {tenant: await self._outbox.read(tenant, held) for tenant, held in by_tenant.items()}
+        for tenant, told in events.items():
+            if any(event.topic == "tenant.deleted" for event in told):
+                await self._forget_tenant(tenant)
         with self._sync(known.space) as sync:
             try:
                 await sync.settle({tenant: await sync.look(tenant, told) for tenant, told in events.items()})

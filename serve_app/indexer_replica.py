@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import HandleEmbedder
 from deployments.indexer import Indexer
+from deployments.product_indexer import ProductIndexer
 from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -17,6 +18,7 @@ from serve_app.vectors import vectors
 from storage.compatibility import check_pool
 from storage.outbox import PostgresOutbox
 from storage.postgres import open_pool
+from storage.product_vectors import PostgresUnindexedProducts
 from storage.redis import open_redis
 from storage.spaces import PostgresSpaces
 from storage.stored_texts import PostgresStoredTexts
@@ -33,18 +35,22 @@ class IndexerReplica:
         self._pool = await open_pool(settings.required("database_url"), 4, 0, settings.database_pooled)
         await check_pool(self._pool)
         self._redis = open_redis(settings.required("redis_url"))
+        spaces, embeds, open_store = PostgresSpaces(self._pool), HandleEmbedder(embedder), vectors(settings)
+        self._products = ProductIndexer(PostgresUnindexedProducts(self._pool), spaces, embeds, open_store)
         self._indexer = Indexer(
             PostgresOutbox(self._pool, CONSUMER),
-            PostgresSpaces(self._pool),
+            spaces,
             PostgresStoredTexts(self._pool),
-            HandleEmbedder(embedder),
-            vectors(settings),
+            embeds,
+            open_store,
+            forget_tenant=self._products.forget_tenant,
         )
         self._metrics = MetricsPage(serve.get_replica_context().deployment, self._redis)
-        for name, text, value in _figures(self._indexer):
+        for name, text, value in (*_figures(self._indexer), *_product_figures(self._products)):
             Gauge(name, text, registry=self._metrics.registry).set_function(value)
         self._metrics.start()
         self._indexer.start()
+        self._products.start()
 
     async def ping(self) -> dict[str, Any]:
         figures = self._indexer.figures
@@ -54,7 +60,7 @@ class IndexerReplica:
         check_process()
 
     async def __del__(self) -> None:
-        await self._indexer.close()
+        await asyncio.gather(self._indexer.close(), self._products.close(), return_exceptions=True)
         await self._metrics.close()
         await asyncio.gather(self._pool.close(), self._redis.aclose(), return_exceptions=True)
 
@@ -70,4 +76,13 @@ def _figures(indexer: Indexer) -> list[tuple[str, str, Callable[[], float]]]:
         ("brain_indexer_embedded", "Messages embedded since the start", lambda: figures.embedded),
         ("brain_indexer_written", "Vectors written since the start", lambda: figures.written),
         ("brain_indexer_removed", "Vectors removed since the start", lambda: figures.removed),
+    ]
+
+
+def _product_figures(indexer: ProductIndexer) -> list[tuple[str, str, Callable[[], float]]]:
+    figures = indexer.figures
+    return [
+        ("brain_indexer_products_embedded", "Products embedded since the start", lambda: figures.embedded),
+        ("brain_indexer_products_removed", "Products' vectors removed since the start", lambda: figures.removed),
+        ("brain_indexer_products_left_out", "Products that could not be embedded", lambda: figures.left_out),
     ]

@@ -26,6 +26,7 @@ from serve_app.ingress.parts import Administration, IngressSettings, Intents, Pa
 from serve_app.memory import Memory
 from serve_app.outbox_watch import OutboxWatch
 from serve_app.process import check_process, prepare
+from serve_app.products import catalogue
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
@@ -152,6 +153,7 @@ class IngressReplica:
                 "relay": lambda: ask(lambda: relay.ping.remote()),
             },
             memory=self._memory,
+            catalogue=catalogue(settings, self._pool, HandleEmbedder(embedder)),
             tenants=known_tenants,
             tenant_limits=OfSettings(known_tenants.settings),
             administration=Administration(

@@ -61,6 +61,9 @@ _OF_TENANT = (
     " FROM brain.model_settings s WHERE s.tenant_id = $1 AND $2::text IS NULL AND s.tenant_id > $3",
     "SELECT 'intent' AS object, i.id AS place, to_jsonb(i) - 'tenant_id' AS line FROM brain.intents i"
     " WHERE i.tenant_id = $1 AND $2::text IS NULL AND i.id > $3",
+    "SELECT 'product' AS object, p.id AS place,"
+    " to_jsonb(p) - '{tenant_id,words,price_up,price_down,title_key,in_stock}'::text[] AS line FROM brain.products p"
+    " WHERE p.tenant_id = $1 AND $2::text IS NULL AND p.id > $3",
     "SELECT 'audit' AS object, a.id AS place, to_jsonb(a) - 'tenant_id' AS line FROM brain.audit a"
     " WHERE a.tenant_id = $1 AND $2::text IS NULL AND a.id > $3",
 )

@@ -56,6 +56,7 @@ _OF_TENANT = (  # what goes with the tenant's row, or is no conversation's, by t
     ("intent_trainings", "intent_trainings"),
     ("intent_heads", "intent_heads"),
     ("complexity_scorers", "complexity_scorers"),
+    ("products", "products"),
     ("idempotency_keys", "idempotency"),
     ("reservations", "reservations"),
 )

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ParamSpec, TypeVar
@@ -27,7 +27,7 @@ MOST = 1000  # products of one `put`
 START = 3  # letters in which nobody errs
 
 
-def _here(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+def _here(call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:
     """`call`, tried again as others are, whose failure is the catalogue's."""
     patient = again(call)
 

@@ -10,6 +10,7 @@ from serve_app.cli import (
     backup,
     bench,
     caches,
+    catalog,
     chat_command,
     data,
     db,
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("chat")(chat_command.chat)
 app.add_typer(intents.app, name="intents")
+app.add_typer(catalog.app, name="catalog")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(keys.app, name="keys")
 app.add_typer(roles.app, name="roles")

@@ -28,7 +28,7 @@ def reindex(
         bool, typer.Option("--discard", help="Give up a space that an earlier run has begun, and do nothing else.")
     ] = False,
 ) -> None:
-    """Index all messages anew with the embedder of BRAIN_EMBEDDER_MODEL, while the service runs or not.
+    """Index all messages and products anew with the embedder of BRAIN_EMBEDDER_MODEL, while the service runs or not.
 
     The new vectors stand beside the old ones, which are searched until all is done; then one transaction puts them in
     their place, and the service removes the old ones minutes later. Stopped, it goes on where it was. What is written
@@ -82,7 +82,8 @@ async def _reindexed(url: str, settings: Settings) -> str:
 
 
 async def build_space(pool: "Pool", embedder: "SpaceEmbedder", open_store: "Callable[[Space], VectorStore]") -> str:
-    """Fill the space that is being built, or a new one, and make it the active one; says what was done."""
+    """Fill the space that is being built, or a new one, and make it the active one; then do the same with products,
+    which are found by their words meanwhile. Says what was done."""
     from deployments.space_filling import fill_page
     from deployments.vector_sync import VectorSync
     from domain.errors import BrainError
@@ -112,7 +113,27 @@ async def build_space(pool: "Pool", embedder: "SpaceEmbedder", open_store: "Call
             await spaces.leave(space.name)
         await store.close()
     seconds = time.monotonic() - began
-    return f"{indexed:,} messages in {seconds:.1f} s; {space.embedder} is searched from now on"
+    products = await _products(pool, spaces, embedder, open_store, space)
+    return f"{indexed:,} messages in {seconds:.1f} s, {products:,} products; {space.embedder} is searched from now on"
+
+
+async def _products(
+    pool: "Pool",
+    spaces: "PostgresSpaces",
+    embedder: "SpaceEmbedder",
+    open_store: "Callable[[Space], VectorStore]",
+    space: "Space",
+) -> int:
+    from deployments.product_indexer import ProductIndexer, index_all
+    from storage.product_vectors import PostgresUnindexedProducts
+
+    products = PostgresUnindexedProducts(pool)
+    indexer = ProductIndexer(products, spaces, embedder, open_store)
+    try:
+        with counted("products", 0, await products.waiting(space.name)) as advance:
+            return await index_all(indexer, advance)
+    finally:
+        await indexer.close()
 
 
 async def _begun(spaces: "PostgresSpaces", embedder: "SpaceEmbedder") -> "KnownSpace":

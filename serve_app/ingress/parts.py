@@ -32,6 +32,7 @@ from serve_app.erasing import Erasing
 from serve_app.ingress.accounting import Accounts
 from serve_app.ingress.admission import Admission
 from serve_app.ingress.callers import Callers, Find, nobody
+from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.identity import Identity
 from serve_app.ingress.keys_used import KeysUsed
@@ -120,7 +121,7 @@ class Parts:
     of an access token. `watch`: hears what changes of access. `tenants`: what tenants are set to. `identity`: what
     signing in works with. `tenant_limits`: how much tenants may ask for; `shared_limits`: where all replicas count it.
     `caches`: what is remembered here, by name; `tell_flush`: tells all replicas, and the audit log, that a caller
-    flushes one. `master_keys`: seal providers' keys; without them none is taken.
+    flushes one. `catalogue`: products. `master_keys`: seal providers' keys; without them none is taken.
 
     `ready` is False before the first start is complete and while draining. `checks` reach one component each.
     """
@@ -145,6 +146,7 @@ class Parts:
     administration: Administration | None = None
     tenants: TenantsSettings = field(default_factory=UsualSettings)
     privacy: Privacy | None = None
+    catalogue: Catalogue | None = None
     master_keys: MasterKeys | None = None
     find_token: Find = nobody
     watch: AccessWatch | None = None

@@ -62,6 +62,11 @@ INSERT INTO brain.clients (tenant_id, id, name, secret_hash, redirect_uris, gran
         ARRAY['authorization_code'], 'member', ARRAY['models:read']);
 INSERT INTO brain.auth_codes (tenant_id, hash, client_id, user_id, redirect_uri, challenge, session_id, expires_at)
     VALUES (%(tenant)s, '\\x00ff', 'cli_' || %(tenant)s, 'usr_x', %(odd)s, 'c', 's', 'infinity');
+INSERT INTO brain.products (tenant_id, id, title, description, price, category, group_id, attributes)
+    VALUES (%(tenant)s, 'sku', %(odd)s, %(odd)s, 0.10, %(odd)s, %(odd)s,
+        jsonb_build_object(%(odd)s::text, %(odd)s::text));
+INSERT INTO brain.product_vectors (tenant_id, product_id, text_hash, space)
+    VALUES (%(tenant)s, 'sku', gen_random_uuid(), 's');
 INSERT INTO brain.audit (tenant_id, id, actor, action, detail)
     VALUES (%(tenant)s, 'a', %(settings)s, 'x', %(settings)s);
 INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)

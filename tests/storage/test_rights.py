@@ -18,7 +18,7 @@ from tests.storage.test_ownership import unfinished
 GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
     " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens clients"
-    " auth_codes erasure_steps",
+    " auth_codes erasure_steps products product_vectors",
     ("SELECT", "INSERT", "UPDATE"): "budgets erasures",
     ("SELECT", "INSERT"): "usage outbox revoked_tokens audit receipt_keys",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces"
@@ -31,11 +31,11 @@ GRANTED_TO_DEFINER = {
     " tenants api_keys outbox",  # of the outbox it updates who has confirmed, alone
     ("SELECT", "INSERT", "UPDATE"): "signing_keys",
     ("SELECT", "INSERT", "DELETE"): "access_changes",
-    ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version",
+    ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version product_vectors",
     ("SELECT", "INSERT"): "message_words",
     ("SELECT", "UPDATE", "DELETE"): "usage",  # of usage it updates the links alone
     ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions",
-    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users clients",
+    ("SELECT",): "conversations turns messages hosts model_settings intent_heads roles users clients products",
 }
 
 
@@ -109,6 +109,12 @@ DEFINED = {
     "erase_events",
     "unlink_usage",
     "erase_user_keys",
+    "find_products",
+    "known_terms",
+    "like_lexemes",
+    "unknown_words",
+    "claim_products",
+    "waiting_products",
 }
 """What runs with the rights of `brain_definer`."""
 

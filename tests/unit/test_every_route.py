@@ -32,7 +32,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 OF_A_TENANT = {
     *("conversation_id", "message_id", "turn_id", "intent_id", "training_id", "tenant_id", "user_id"),
-    *("key_id", "client_id", "session_id", "role"),
+    *("key_id", "client_id", "session_id", "role", "product_id"),
 }
 OF_A_USER = {"conversation_id", "message_id", "turn_id"}
 OF_ALL = {"model_id": "small", "name": "mine", "provider": "mine", "cache": "tenant-settings"}
@@ -50,6 +50,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v1/admin/models/{provider}/{model_id:path}"): {"context_tokens": 4096},
     ("PATCH", "/api/v1/conversations/{conversation_id}"): {"title": "another"},
     ("POST", "/api/v1/intents/rollback"): {"version": 0},
+    ("POST", "/api/v1/catalog/offers"): lambda things: {"ids": [things["product_id"]]},
+    ("POST", "/api/v1/catalog/products/import"): [{"id": "sku", "title": "A thing"}],
     ("PATCH", "/api/v1/tenants/{tenant_id}"): {"name": "another"},
     ("PATCH", "/api/v1/admin/tenants/{tenant_id}"): {"name": "another"},
     ("PATCH", "/api/v1/users/{user_id}"): {"name": "another"},
@@ -431,6 +433,8 @@ async def own_things(brain: Whole, route: Asked) -> Things:
     elif "user_id" in route.parameters:
         things["user_id"] = brain.user(own, role=things["role"])
         things["session_id"], _ = await brain.session(own, things["user_id"])
+    elif "product_id" in route.parameters:
+        things["product_id"] = await brain.product(own)
     elif "name" in route.parameters or "provider" in route.parameters:
         await brain.provider()
     return things

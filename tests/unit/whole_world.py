@@ -181,6 +181,7 @@ class Whole:
         made |= await self.training(tenant) if trained else {}
         made["client_id"] = await self.client(tenant)
         made["session_id"], _ = await self.session(tenant, user)
+        made["product_id"] = await self.product(tenant)
         return made
 
     async def role(self, tenant: str) -> str:
@@ -191,6 +192,12 @@ class Whole:
 
     async def client(self, tenant: str) -> str:
         made: str = (await self.call("POST", "clients", tenant, {"name": "a program"}))["id"]
+        return made
+
+    async def product(self, tenant: str) -> str:
+        """The shop's own id of a product."""
+        made = new_id("int").replace("int_", "sku-")
+        await self.call("PUT", f"catalog/products/{made}", tenant, {"title": "A thing", "price": 5, "currency": "USD"})
         return made
 
     def key_of(self, tenant: str) -> str:

@@ -80,11 +80,19 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = brain, pg_temp AS $$
     SELECT coalesce(array_agg(term ORDER BY at), '{}') FROM chosen
 $$;
 
+CREATE FUNCTION brain.known_terms(p_tenant text, p_terms tsquery[]) RETURNS tsquery[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp
+SET enable_seqscan = off SET enable_indexscan = off AS $$  -- a word that others use often may be one that nobody here has
+-- Those of them that any product of this tenant has.
+    SELECT coalesce(array_agg(t.term ORDER BY t.place), '{}') FROM unnest(p_terms) WITH ORDINALITY t (term, place)
+        WHERE EXISTS (SELECT FROM products p WHERE p.words @@ (quote_literal(' ' || p_tenant)::tsquery && t.term))
+$$;
+
 CREATE FUNCTION brain.find_products(
     p_text text, p_category text, p_attributes jsonb, p_min numeric, p_max numeric, p_currency text, p_in_stock boolean,
     p_group text, p_not_group text, p_ids text[], p_sort text, p_after text, p_collapse boolean, p_limit integer)
 RETURNS TABLE (id text, group_id text, score double precision, total integer, lacking integer)
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = brain, pg_temp SET enable_seqscan = off AS $$
 -- Products of the transaction's tenant: ids only. Row-level security would keep the index of words from being used, for a
 -- match of words is not leakproof; so this is defined with the rights to read all, and looks at one tenant.
 -- By relevance: of at most 10,000 that fit, those with at least half as many of the words as the best one has; `lacking`:
@@ -103,6 +111,7 @@ DECLARE
     v_all tsquery;
     v_one tsquery;
     v_match tsquery;
+    v_asked integer := cardinality(v_terms);
     v_from products;
     v_one_of text := 'CASE WHEN $10 AND p.group_id IS NOT NULL THEN ''g'' || p.group_id ELSE ''p'' || p.id END';
     v_enough boolean;
@@ -119,6 +128,12 @@ BEGIN
             FROM jsonb_array_elements_text(v_values) v;
         v_words := coalesce(v_words && v_any, v_any, v_words);
     END LOOP;
+    IF p_sort = 'relevance' AND v_asked > 1 THEN  -- a sentence has words that say nothing here: `dollars`
+        v_terms := brain.known_terms(v_tenant, v_terms);
+        IF cardinality(v_terms) = 0 THEN
+            RETURN;
+        END IF;
+    END IF;
     v_any := NULL;
     FOREACH v_one IN ARRAY v_terms LOOP
         v_any := coalesce(v_any || v_one, v_one);
@@ -168,7 +183,7 @@ BEGIN
     END IF;
     v_match := v_here && v_match;
     RETURN QUERY EXECUTE format($sql$
-        SELECT b.id, b.group_id, b.score, (count(*) OVER ())::integer, cardinality($12) - b.most FROM (
+        SELECT b.id, b.group_id, b.score, (count(*) OVER ())::integer, $14 - b.most FROM (
             SELECT DISTINCT ON (s.one) s.id, s.group_id, s.covered + s.rank AS score,
                     s.covered * 2 >= max(s.covered) OVER () AS enough, max(s.covered) OVER () AS most
                 FROM (SELECT p.id, p.group_id, p.in_stock, %s AS covered, %s AS rank, %s AS one
@@ -178,7 +193,7 @@ BEGIN
         $sql$, v_covered, CASE WHEN v_any IS NULL THEN '0::float8' ELSE 'ts_rank(p.words, $13)::float8' END, v_one_of,
         v_where, CASE WHEN v_match IS NULL THEN ' ORDER BY p.id' ELSE ' AND p.words @@ $9' END)
         USING v_tenant, p_min, p_max, p_currency, p_in_stock, p_group, p_not_group, p_ids, v_match, p_collapse, p_limit,
-            v_terms, v_any;
+            v_terms, v_any, v_asked;
 END $$;
 
 CREATE FUNCTION brain.like_lexemes(p_start text) RETURNS TABLE (lexeme text)
@@ -191,7 +206,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
 $$;
 
 CREATE FUNCTION brain.unknown_words(p_text text) RETURNS TABLE (word text)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp
+SET enable_seqscan = off SET enable_indexscan = off AS $$
 -- Words of a question that no product of the transaction's tenant has, neither as they are written nor by their stem.
     SELECT w.lexeme FROM unnest(to_tsvector('pg_catalog.simple', left(p_text, 2000))) w
         WHERE length(w.lexeme) > 3 AND numnode(plainto_tsquery('pg_catalog.english', w.lexeme)) > 0
@@ -240,7 +256,8 @@ DO $$
 DECLARE
     t text;
     f regprocedure;
-    defined text[] := ARRAY['find_products', 'like_lexemes', 'unknown_words', 'claim_products', 'waiting_products'];
+    defined text[] := ARRAY['find_products', 'known_terms', 'like_lexemes', 'unknown_words', 'claim_products',
+        'waiting_products'];
 BEGIN
     FOREACH t IN ARRAY ARRAY['products', 'product_vectors'] LOOP
         EXECUTE 'ALTER TABLE brain.' || t || ' ENABLE ROW LEVEL SECURITY';

@@ -24,8 +24,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Catalogues are gone then: `brain catalog export` keeps them."""
     op.execute(
-        "DROP FUNCTION brain.find_products, brain.like_lexemes, brain.unknown_words, brain.claim_products,"
-        " brain.waiting_products, brain.query_terms"
+        "DROP FUNCTION brain.find_products, brain.known_terms, brain.like_lexemes, brain.unknown_words,"
+        " brain.claim_products, brain.waiting_products, brain.query_terms"
     )
     op.execute("DROP TABLE brain.product_vectors, brain.products")
     op.execute("DROP FUNCTION brain.product_words, brain.facet")
