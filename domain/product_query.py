@@ -33,7 +33,8 @@ _FOLLOWS = re.compile(
     r"that|this|them|one|any)\b|"
     r"(?:is|are|does|do)\s+(?:it|that|this|they|those|these|there)\b|is there (?:one|any)\b|"
     r"(?:in|with|without|under|below|over|only|just)\b|how much (?:is|are|does|do)\s+(?:it|that|this|they|the)\b|"
-    r"what\s+(?:colou?rs?|sizes?|materials?)\b|(?:cheaper|a cheaper|the cheapest|something cheaper)\b|same\b)",
+    r"(?:what|which)\s+\w+\s+(?:are there|do you have|do they|does it|are they|is it|come)\b|(?:cheaper|a cheaper|"
+    r"the cheapest|something cheaper)\b|same\b)",
     re.IGNORECASE,
 )
 _CHEAPER = re.compile(r"\b(?:cheaper|less expensive|more affordable)\b(?!\s+than)", re.IGNORECASE)
@@ -304,7 +305,8 @@ def _named(text: str, lexicon: Lexicon) -> Reading:
             category = match.category
             taken |= set(range(match.start, match.end))
         elif match.wish is not None and not taken.issuperset(range(match.start, match.end)):
-            wishes = _joined(wishes, match.wish)
+            either = match.start > 0 and said[match.start - 1].form == "or"
+            wishes = _joined(wishes, match.wish, either)
             taken |= set(range(match.start, match.end))
             beside = {place for place in (match.start - 2, match.start - 1, match.end, match.end + 1) if place >= 0}
             cues = {word for one in match.wish.values for word in lexicon.attributes[one]}
@@ -323,11 +325,14 @@ def _tells(word: Word) -> bool:
     )
 
 
-def _joined(wishes: list[Wish], wish: Wish) -> list[Wish]:
-    """Several values of the same attributes are one wish: one of them must hold ("red or blue")."""
+def _joined(wishes: list[Wish], wish: Wish, either: bool) -> list[Wish]:
+    """Several values of the same attributes are one wish: one of them must hold. `either`: "red or grey", which have
+    an attribute in common."""
     for place, other in enumerate(wishes):
-        if other.values.keys() == wish.values.keys() and other.negated == wish.negated:
-            values = {one: tuple(dict.fromkeys((*other.values[one], *wish.values[one]))) for one in wish.values}
+        common = other.values.keys() & wish.values.keys()
+        alike = other.values.keys() == wish.values.keys() or (either and common and place == len(wishes) - 1)
+        if alike and other.negated == wish.negated:
+            values = {one: tuple(dict.fromkeys((*other.values[one], *wish.values[one]))) for one in sorted(common)}
             joined = Wish(f"{other.said} or {wish.said}", values, wish.negated)
             return [*wishes[:place], joined, *wishes[place + 1 :]]
     return [*wishes, wish]
@@ -396,7 +401,7 @@ def _going_on(own: Reading, before: Reading) -> Reading:
             before.kind if own.kind == "list" and own.wishes and before.kind in ("price", "stock", "have") else own.kind
         )
         return replace(own, kind=kind, refers=own.refers or 0, before=before)
-    names = {attribute for wish in own.wishes for attribute in wish.values}
+    names = {attribute for wish in own.wishes for attribute in wish.values} | {own.attribute}
     kept = tuple(wish for wish in before.wishes if not names & wish.values.keys())
     kind = own.kind
     if kind == "list" and before.kind not in ("compare", "values", "count"):

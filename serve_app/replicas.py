@@ -36,6 +36,7 @@ from serve_app.embedders import HeldTo, chosen
 from serve_app.generating import Generating, RunsGenerations
 from serve_app.memory import Memory
 from serve_app.process import check_process, prepare
+from serve_app.products import catalogue
 from serve_app.replica_metrics import MetricsPage
 from serve_app.retention import Retention
 from serve_app.settings import Settings
@@ -114,6 +115,7 @@ class HostReplica:
             memory=self._memory if settings.recall else None,
             counters=self._tokenizers,
             tenants=tenants,
+            products=catalogue(settings, self._pool, HandleEmbedder(embedder)).read,
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
         registry = self._metrics.registry
