@@ -33,7 +33,8 @@ _FOLLOWS = re.compile(
     r"that|this|them|one|any)\b|"
     r"(?:is|are|does|do)\s+(?:it|that|this|they|those|these|there)\b|is there (?:one|any)\b|"
     r"(?:in|with|without|under|below|over|only|just)\b|how much (?:is|are|does|do)\s+(?:it|that|this|they|the)\b|"
-    r"what\s+(?:colou?rs?|sizes?|materials?)\b|(?:cheaper|a cheaper|the cheapest|something cheaper)\b|same\b)",
+    r"(?:what|which)\s+\w+\s+(?:are there|do you have|do they|does it|are they|is it|come)\b|(?:cheaper|a cheaper|"
+    r"the cheapest|something cheaper)\b|same\b)",
     re.IGNORECASE,
 )
 _CHEAPER = re.compile(r"\b(?:cheaper|less expensive|more affordable)\b(?!\s+than)", re.IGNORECASE)
@@ -54,7 +55,7 @@ _KINDS: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
             r"\bwhich\s+(?:one\s+)?(?:is|costs?)\s+(?:\w+\s+)?(?:cheaper|less|more|dearer|better)\b|"
             r"\b(?:cheaper|dearer|more expensive)[,:]?\s+(?:the\b|an?\b).*\bor\b",
         ),
-        ("stock", r"\bhow many\b.*\b(?:left|pieces|units|in stock)\b|\bleft in stock\b"),
+        ("stock", r"\bhow many\b.*\b(?:left|pieces|units)\b|\bleft in stock\b"),
         ("count", r"\bhow many\b|\bnumber of\b"),
         ("cheapest", r"\b(?:cheapest|lowest[- ]price[d]?|lowest price|least expensive|most affordable)\b"),
         ("dearest", r"\b(?:most expensive|priciest|dearest|highest[- ]priced?|highest price)\b"),
@@ -99,7 +100,7 @@ _IN_STOCK = re.compile(r"\b(?:in stock|available|at hand)\b", re.IGNORECASE)
 _NOT_IN_STOCK = re.compile(r"\b(?:out of stock|sold out|not (?:in stock|available)|unavailable)\b", re.IGNORECASE)
 _VALUES = re.compile(
     r"\b(?:what|which)\s+((?:\w+\s+){0,2}?\w+)\s+(?:do(?:es)?|are|is|can|options?|have|come|of|for|there|you)\b|"
-    r"\b(made of|made from)\b|\b(?:list|all|available|different)\s+(?:the\s+)?((?:\w+\s+)?\w+s)\b",
+    r"\b(?:what|which)\b.*\b(made of|made from)\b|\b(?:list|all|available)\s+(?:the\s+)?((?:\w+\s+)?\w+s)\b",
     re.IGNORECASE,
 )
 _PARTS = re.compile(r"\s+(?:and|or|vs\.?|versus|with|to)\s+|\s*,\s*(?:or|and)?\s*|\s*[/]\s+", re.IGNORECASE)
@@ -109,10 +110,11 @@ _PARTS = re.compile(r"\s+(?:and|or|vs\.?|versus|with|to)\s+|\s*,\s*(?:or|and)?\s
 class Reading:
     """A message read for products.
 
-    `query`: what a catalogue can be asked at once; `wishes`: values, some of several attributes; `words`: what else was
-    said of the product, in the form that is compared, and as `said`. `ids`: what may be products' ids. `attribute`: whose values are asked for. `sides`: what is
-    compared. `refers`: the place, in the last answer, of a product that the message speaks of without naming it; -1 is
-    the last. `cheaper`: than what was shown. `before`: the reading that a follow-up goes on from.
+    `query`: what a catalogue can be asked at once; `wishes`: values, some of several attributes; `words`: what else
+    is said of the product, in the form that is compared, and as `said`. `ids`: what may be products' ids. `attribute`:
+    whose values are asked for. `sides`: what is compared. `refers`: the place, in the last answer, of a product that
+    the message speaks of without naming it; -1 is the last. `cheaper`: than what was shown. `before`: the reading that
+    a follow-up goes on from.
     """
 
     kind: Kind
@@ -129,6 +131,11 @@ class Reading:
     bounds: tuple[ProductQuery, ...] = ()
     in_stock: bool | None = None
     before: "Reading | None" = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether it is a follow-up that names no product itself."""
+        return self.before is not None and not (self.ids or self.sides)
 
     @property
     def names_products(self) -> bool:
@@ -156,7 +163,7 @@ class Reading:
             attributes=pushed,
             in_stock=self.in_stock,
             sort=sort,
-            limit=20 if sort == "relevance" else ALL,
+            limit=ALL if (every and sort != "price" and sort != "-price") or len(pushed) < len(self.wishes) else 20,
         )
 
     @property
@@ -217,14 +224,19 @@ def granted(wish: Wish, product: Product) -> bool:
 def plainly(text: str) -> bool:
     """Whether a text is about products by its words alone, for whom no classifier says it."""
     text = text[:MOST_CHARACTERS]
-    return not _OTHER_MATTER.search(text) and bool(_SHOPPING.search(text) or amounts(text))
+    return not other_matter(text) and bool(_SHOPPING.search(text) or amounts(text))
+
+
+def other_matter(text: str) -> bool:
+    """Whether a text is about an order, an account, a parcel: whatever it names, it looks for no product."""
+    return _OTHER_MATTER.search(text[:MOST_CHARACTERS]) is not None
 
 
 def follows(text: str) -> bool:
     """Whether a text may go on from what was said of products before."""
     text = text[:MOST_CHARACTERS]
     goes_on = _FOLLOWS.match(text) or _ORDINAL.search(text) or _CHEAPER.search(text)
-    return not _OTHER_MATTER.search(text) and len(text) < 200 and bool(goes_on)
+    return not other_matter(text) and len(text) < 200 and bool(goes_on)
 
 
 def read(text: str, lexicon: Lexicon, earlier: Sequence[str] = ()) -> Reading:
@@ -232,7 +244,7 @@ def read(text: str, lexicon: Lexicon, earlier: Sequence[str] = ()) -> Reading:
     blue?", "the second one"): read again, they say what it is about, whoever reads them."""
     before: Reading | None = None
     for said in earlier[-MOST_TURNS:] if follows(text) or _THAT.search(text) else ():
-        if plainly(said) or follows(said):
+        if plainly(said) or follows(said) or _alone(said[:MOST_CHARACTERS], lexicon).category:
             before = _read(said, lexicon, before)
     return _read(text, lexicon, before)
 
@@ -249,7 +261,7 @@ def _alone(text: str, lexicon: Lexicon) -> Reading:
     kind = _kind(plain)
     if kind == "compare" and (sides := _sides(_ID.sub(" ", plain), lexicon)):
         return Reading(kind, text, sides=sides, ids=ids)
-    asked = _asked_attribute(plain, lexicon) if kind not in ("compare", "cheapest", "dearest", "price") else None
+    asked = _asked_attribute(plain, lexicon) if kind in ("list", "have", "stock", "details") else None
     reading = _named(_ID.sub(" , ", within.rest), lexicon)
     bound: tuple[ProductQuery, ...] = ()
     if within.least is not None or within.most is not None:
@@ -292,8 +304,9 @@ def _named(text: str, lexicon: Lexicon) -> Reading:
         if match.category is not None and category is None:
             category = match.category
             taken |= set(range(match.start, match.end))
-        elif match.wish is not None:
-            wishes = _joined(wishes, match.wish)
+        elif match.wish is not None and not taken.issuperset(range(match.start, match.end)):
+            either = match.start > 0 and said[match.start - 1].form == "or"
+            wishes = _joined(wishes, match.wish, either)
             taken |= set(range(match.start, match.end))
             beside = {place for place in (match.start - 2, match.start - 1, match.end, match.end + 1) if place >= 0}
             cues = {word for one in match.wish.values for word in lexicon.attributes[one]}
@@ -312,11 +325,14 @@ def _tells(word: Word) -> bool:
     )
 
 
-def _joined(wishes: list[Wish], wish: Wish) -> list[Wish]:
-    """Several values of the same attributes are one wish: one of them must hold ("red or blue")."""
+def _joined(wishes: list[Wish], wish: Wish, either: bool) -> list[Wish]:
+    """Several values of the same attributes are one wish: one of them must hold. `either`: "red or grey", which have
+    an attribute in common."""
     for place, other in enumerate(wishes):
-        if other.values.keys() == wish.values.keys() and other.negated == wish.negated:
-            values = {one: tuple(dict.fromkeys((*other.values[one], *wish.values[one]))) for one in wish.values}
+        common = other.values.keys() & wish.values.keys()
+        alike = other.values.keys() == wish.values.keys() or (either and common and place == len(wishes) - 1)
+        if alike and other.negated == wish.negated:
+            values = {one: tuple(dict.fromkeys((*other.values[one], *wish.values[one]))) for one in sorted(common)}
             joined = Wish(f"{other.said} or {wish.said}", values, wish.negated)
             return [*wishes[:place], joined, *wishes[place + 1 :]]
     return [*wishes, wish]
@@ -385,7 +401,7 @@ def _going_on(own: Reading, before: Reading) -> Reading:
             before.kind if own.kind == "list" and own.wishes and before.kind in ("price", "stock", "have") else own.kind
         )
         return replace(own, kind=kind, refers=own.refers or 0, before=before)
-    names = {attribute for wish in own.wishes for attribute in wish.values}
+    names = {attribute for wish in own.wishes for attribute in wish.values} | {own.attribute}
     kept = tuple(wish for wish in before.wishes if not names & wish.values.keys())
     kind = own.kind
     if kind == "list" and before.kind not in ("compare", "values", "count"):

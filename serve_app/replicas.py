@@ -37,6 +37,7 @@ from serve_app.embedders import HeldTo, chosen
 from serve_app.generating import Generating, RunsGenerations
 from serve_app.memory import Memory
 from serve_app.process import check_process, prepare
+from serve_app.products import catalogue
 from serve_app.replica_metrics import MetricsPage
 from serve_app.retention import Retention
 from serve_app.settings import Settings
@@ -118,6 +119,7 @@ class HostReplica:
             counters=self._tokenizers,
             tenants=tenants,
             tools=TurnTools(self._pool, HandleTools(tools)),
+            products=catalogue(settings, self._pool, HandleEmbedder(embedder)).read,
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
         registry = self._metrics.registry
