@@ -14,6 +14,7 @@ from adapters.posting import Posting
 from adapters.transport import OutTransport
 from deployments.delivering import FanningOut, Figures, Sending
 from domain.channels import ChannelPort, ChannelStore, Kind
+from domain.deliveries import HELD
 from serve_app.ingress.shapes import message_json
 from storage.channels import PostgresChannels
 from storage.fan_out import PostgresFanOut
@@ -32,13 +33,15 @@ LOOK = 5.0  # seconds between looks at how many wait
 class Deliveries:
     """A `Worker` of the relay. `more`: ports of other kinds of channels than webhooks."""
 
-    def __init__(self, pool: Pool, keys: MasterKeys, allowed: AllowList, more: Sequence[ChannelPort] = ()) -> None:
+    def __init__(
+        self, pool: Pool, keys: MasterKeys, allowed: AllowList, more: Sequence[ChannelPort] = (), held: float = HELD
+    ) -> None:
         self._outgoing = Outgoing(allowed, WAIT, LIMIT)
         posting = Posting(self._outgoing)
         self.ports: dict[Kind, ChannelPort] = {"webhook": WebhookChannel(posting)}
         self.ports |= {port.kind: port for port in more}
         self._store: ChannelStore = PostgresChannels(pool, keys)
-        self._lanes = PostgresLanes(pool, keys)
+        self._lanes = PostgresLanes(pool, keys, held=held)
         self.figures, self._lag = Figures(), (0, 0.0)
         self._sending = Sending(self._lanes, OutTransport(posting, self.ports, message_json), self.figures)
         self._fanning = FanningOut(PostgresFanOut(pool), self.figures, self._sending.wake, self._began)

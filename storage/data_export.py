@@ -45,6 +45,8 @@ _OF_CONVERSATION = (
     " WHERE f.tenant_id = $1 AND m.conversation_id = $2 AND f.message_id > $3",
     "SELECT 'summary' AS object, s.conversation_id AS place, to_jsonb(s) - 'tenant_id' AS line"
     " FROM brain.summaries s WHERE s.tenant_id = $1 AND s.conversation_id = $2 AND s.conversation_id > $3",
+    "SELECT 'channel_binding' AS object, b.channel_id AS place, to_jsonb(b) - 'tenant_id' AS line"
+    " FROM brain.channel_bindings b WHERE b.tenant_id = $1 AND b.conversation_id = $2 AND b.channel_id > $3",
 )
 _USAGE = (
     "SELECT 'usage' AS object, concat_ws('/', u.turn_id, u.attempt, u.call) AS place, to_jsonb(u) - 'tenant_id' AS line"
@@ -61,6 +63,12 @@ _OF_TENANT = (
     " FROM brain.model_settings s WHERE s.tenant_id = $1 AND $2::text IS NULL AND s.tenant_id > $3",
     "SELECT 'intent' AS object, i.id AS place, to_jsonb(i) - 'tenant_id' AS line FROM brain.intents i"
     " WHERE i.tenant_id = $1 AND $2::text IS NULL AND i.id > $3",
+    "SELECT 'webhook' AS object, w.id AS place,"
+    " to_jsonb(w) - '{tenant_id,secret,secret_before,secret_before_until}'::text[] AS line FROM brain.webhooks w"
+    " WHERE w.tenant_id = $1 AND $2::text IS NULL AND w.id > $3",
+    "SELECT 'channel' AS object, c.id AS place,"
+    " to_jsonb(c) - '{tenant_id,secret,secret_before,secret_before_until}'::text[] AS line FROM brain.channels c"
+    " WHERE c.tenant_id = $1 AND $2::text IS NULL AND c.id > $3",
     "SELECT 'audit' AS object, a.id AS place, to_jsonb(a) - 'tenant_id' AS line FROM brain.audit a"
     " WHERE a.tenant_id = $1 AND $2::text IS NULL AND a.id > $3",
 )
