@@ -485,12 +485,12 @@ async def test_without_a_credential_that_counts_there_is_nothing_to_be_had(
 
 
 @pytest.mark.parametrize("route", [one for one in ALL if one.needs is None], ids=str)
-async def test_what_is_public_is_public(route: Asked, ask: Any, bad: dict[str, str | None]) -> None:
+async def test_what_is_public_is_public(route: Asked, ask: Any, bad: dict[str, str | None], brain: Whole) -> None:
     """A credential that does not count is no reason to refuse what needs none."""
     assert (route.method, route.path) in PUBLIC
     expected = REFUSED.get((route.method, route.path), 200)
     for name, header in bad.items():
-        answer = await ask(route, header, {})
+        answer = await ask(route, header, brain.own.things)
         assert answer.status_code == expected, (name, answer.text)
 
 
