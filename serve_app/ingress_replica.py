@@ -18,9 +18,11 @@ from serve_app.caches import CacheCollector, Caches
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.erasing import Erasing
 from serve_app.ingress.app import create_app
+from serve_app.ingress.event_parts import events
 from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.limiter import OfSettings
+from serve_app.ingress.limits_told import LimitsTold
 from serve_app.ingress.metrics import REGISTRY
 from serve_app.ingress.parts import Administration, IngressSettings, Intents, Parts, Privacy
 from serve_app.memory import Memory
@@ -109,6 +111,7 @@ class IngressReplica:
         self._memory = Memory(
             PostgresRecall(self._pool), PostgresSpaces(self._pool), HandleEmbedder(embedder), vectors(settings)
         )
+        self._events = events(self._pool, redis_url)
         self._outbox = OutboxWatch(PostgresOutbox(self._pool, "indexer"), REGISTRY)
 
         async def indexing() -> None:
@@ -167,6 +170,7 @@ class IngressReplica:
                 self._used,
             ),
             master_keys=settings.master_keys,
+            events=self._events,
             privacy=self._privacy(settings.master_keys, HandleHosts(host)),
             settings=IngressSettings(
                 version=version(),
@@ -175,6 +179,7 @@ class IngressReplica:
                 edge=settings.edge,
             ),
         )
+        self.parts.limiter.told = LimitsTold(self._pool).saw
         self._identity.start(self._access)
         self._metrics.start()
         self._outbox.start()
@@ -215,6 +220,7 @@ class IngressReplica:
         await self._breakers.close()
         await self._metrics.close()
         await self._outbox.close()
+        await self._events.close()
         await self._outward.close()
         await self.parts.accounts.close(SETTLE)
         closing = (self.parts.limiter.close(), self._memory.close(), self._follower.close(), self._pool.close())

@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.handles import HandleHosts
 from serve_app.deliveries import Deliveries
+from serve_app.event_relay_worker import event_relay
 from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
@@ -40,7 +41,8 @@ class RelayReplica:
         self._metrics = MetricsPage(serve.get_replica_context().deployment, self._redis)
         deliveries = Deliveries(self._pool, settings.master_keys, settings.outgoing)
         deliveries.show(self._metrics.registry)
-        self._workers: list[Worker] = [deliveries]
+        events = event_relay(settings, self._pool, self._metrics.registry)
+        self._workers: list[Worker] = [events, deliveries]
         self._metrics.start()
         for worker in self._workers:
             worker.start()

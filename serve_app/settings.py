@@ -120,6 +120,13 @@ class Settings(BaseSettings):
     recall: bool = Field(
         True, description="whether prompts tell a user's similar exchanges of other conversations, where they name him"
     )
+    events_republish_s: int = Field(
+        3600, ge=0, description="seconds of events that are published again to a Redis that lost its data"
+    )
+    events_kept: int = Field(
+        10_000, ge=100, description="events that Redis keeps of each tenant, about; earlier ones come from PostgreSQL"
+    )
+    events_topic_kept: int = Field(100_000, ge=100, description="events that Redis keeps of each topic, about")
     context_messages: int = Field(100, ge=4, description="messages of a conversation in a prompt, at the most")
 
     bench_no_postgres_writes: bool = Field(

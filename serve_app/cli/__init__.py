@@ -13,6 +13,7 @@ from serve_app.cli import (
     chat_command,
     data,
     db,
+    events,
     haproxy_command,
     intents,
     keys,
@@ -53,6 +54,7 @@ app.add_typer(secrets.app, name="secrets")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(outbox.app, name="outbox")
+app.add_typer(events.app, name="events")
 app.command("reindex")(reindex.reindex)
 app.add_typer(route.app, name="route")
 app.command("haproxy")(haproxy_command.haproxy)

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from serve_app.ingress import (
     admin_caches,
+    admin_events,
     admin_models,
     administration,
     authorize,
@@ -14,6 +15,7 @@ from serve_app.ingress import (
     conversation_channels,
     conversations,
     embeddings,
+    events,
     export,
     feedback,
     health,
@@ -74,6 +76,8 @@ _ROUTERS = (  # the busiest first: routes are tried in this order
     administration.router,
     admin_models.router,
     admin_caches.router,
+    admin_events.router,
+    events.router,
     usage.router,
     sign_in.router,
     users.router,

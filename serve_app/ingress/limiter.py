@@ -33,6 +33,10 @@ class Unlimited:
         return UNLIMITED
 
 
+def _nobody_is_told(tenant: str, rule: Rule) -> None:
+    """Of a refusal, where no events leave the service."""
+
+
 class OfSettings:
     """`TenantLimits` out of tenants' settings: what `read` gives has `limits`."""
 
@@ -98,6 +102,7 @@ class Limiter:
         self, tenants: TenantLimits, shared: RedisLimits | None = None, local: LocalLimits | None = None
     ) -> None:
         self.tenants, self.shared = tenants, shared
+        self.told: Callable[[str, Rule], None] = _nobody_is_told
         self.local = local or LocalLimits()
         self.away = False
         self.live: dict[str, Entry] = {}
@@ -119,6 +124,7 @@ class Limiter:
         taken = await self._take(entry)
         entry.headers = headers_of(rules, taken.states)
         if taken.refused is not None:
+            self.told(caller.tenant, rules[taken.refused])
             raise _refusal(rules[taken.refused], taken.states[taken.refused], entry.headers)
         if not entry.over:
             self.live[entry.id] = entry

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import time
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
@@ -52,6 +53,9 @@ from storage.reader import PostgresReader
 from storage.roles import PostgresRoles
 from storage.sealing import MasterKeys
 from storage.tenants import PostgresTenants
+
+if TYPE_CHECKING:  # it needs this file
+    from serve_app.ingress.event_parts import Events
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +165,7 @@ class Parts:
     admission: Admission = field(init=False)
     limiter: Limiter = field(init=False)
     embedding_model: EmbedderInfo | None = None
+    events: "Events | None" = None
 
     def __post_init__(self) -> None:
         self.accounts = Accounts(self.ledger)

@@ -14,6 +14,7 @@ from storage.migrations import words
 
 INDEXES = {
     "outbox_of_indexer": ("vector_spaces", "ON brain.outbox (tenant_id, id) WHERE NOT (confirmed @> '{indexer}')"),
+    "outbox_of_relay": ("relays", "ON brain.outbox (id) WHERE NOT (confirmed @> '{relay}')"),
     "outbox_of_deliveries": ("deliveries", "ON brain.outbox (tenant_id, id) WHERE NOT (confirmed @> '{deliveries}')"),
     words.INDEX: (words.TABLE, f"ON brain.{words.TABLE} USING gin (words)"),
     "turns_by_intent": (

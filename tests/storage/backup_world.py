@@ -79,6 +79,8 @@ INSERT INTO brain.delivery_lanes (tenant_id, subscriber, stream, webhook_id, due
     VALUES (%(tenant)s, 'whk_x', %(odd)s, 'whk_x', 'infinity', gen_random_uuid(), '-infinity');
 INSERT INTO brain.deliveries (tenant_id, id, subscriber, stream, event_id, type, event, answer)
     VALUES (%(tenant)s, 'dlv_x', 'whk_x', %(odd)s, 'evt_x', 't', %(settings)s, %(odd)s);
+INSERT INTO brain.event_topics (name, patterns) VALUES ('t' || substr(md5(%(tenant)s), 1, 9), ARRAY['turn.*']);
+INSERT INTO brain.limits_told (tenant_id, kind, told_at) VALUES (%(tenant)s, %(odd)s, '-infinity');
 SELECT brain.access_changed(%(tenant)s, 'tenant', %(tenant)s);
 """
 KEY = "k" * 40  # of the first tenant's operator

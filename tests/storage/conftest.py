@@ -6,7 +6,7 @@ from domain.conversation import ConversationKey
 from domain.ids import new_id
 from domain.ports import Reply
 from storage.conversations import PostgresConversations
-from tests.conftest import make_database
+from tests.conftest import make_database, redis_server
 from tests.servers.given import open_pool
 
 
@@ -64,3 +64,26 @@ async def world(url):
     yield world
     await world.close()
     await pool.close()
+
+
+@pytest.fixture(scope="module")
+def own_redis():
+    with redis_server() as url:
+        yield url
+
+
+@pytest.fixture
+async def events(url, own_redis):
+    from tests.storage.events_world import EventsWorld
+
+    pool = await open_pool(url, 8)
+    world = EventsWorld(url, pool, own_redis)
+    await world.empty()
+    yield world
+    await world.close()
+    await pool.close()
+
+
+@pytest.fixture
+def name():
+    return new_id("ten")

@@ -55,6 +55,10 @@ REDIS_KEYS = {
     "brain:{{{}}}:limits:{}:{}:{}": "what is left of a limit: the tenant comes first",
     "brain:{{{}}}:limits:channel:{}:requests": "the same, of a channel",
     "brain:limits:replicas": "which ingress replicas live",
+    "brain:relay": "how far the relay of events is",
+    "brain:relay:unconfirmed": "rows of the outbox by number and time",
+    "brain:events:{}": "a tenant's events, of ids alone: the tenant follows",
+    "brain:topic:{}": "events of the whole platform, for the operator",
     "brain:cache:{}:generation": "of a cache by name: a number that a flush raises",
     "brain:cache:{}:{}:{}": "an entry of a cache by name: the tenant follows",
 }

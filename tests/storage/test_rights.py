@@ -19,7 +19,8 @@ GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
     " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens clients"
     " auth_codes erasure_steps webhooks channels channel_bindings channel_messages deliveries",
-    ("SELECT", "INSERT", "UPDATE"): "budgets erasures delivery_lanes",
+    ("SELECT", "INSERT", "UPDATE"): "budgets erasures limits_told delivery_lanes",
+    ("SELECT", "INSERT", "DELETE"): "event_topics",
     ("SELECT", "INSERT"): "usage outbox revoked_tokens audit receipt_keys",
     ("SELECT",): "tenants api_keys providers catalog_version complexity_scorers outbox_consumers vector_spaces"
     " signing_keys access_version",
@@ -31,7 +32,7 @@ GRANTED_TO_DEFINER = {
     " tenants api_keys outbox",  # of the outbox it updates who has confirmed, alone
     ("SELECT", "INSERT", "UPDATE"): "signing_keys",
     ("SELECT", "INSERT", "DELETE"): "access_changes",
-    ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version",
+    ("SELECT", "UPDATE"): "budgets catalog_version intent_trainings access_version relays",
     ("SELECT", "INSERT"): "message_words",
     ("SELECT", "DELETE"): "idempotency reservations revoked_tokens sessions deliveries channel_messages",
     ("SELECT", "UPDATE", "DELETE"): "usage delivery_lanes",  # of usage it updates the links alone
@@ -53,6 +54,7 @@ NOT_OF_A_TENANT = {
     "signing_keys",
     "access_version",
     "receipt_keys",
+    "event_topics",
 }
 DEFINED = {
     "replace_key",
@@ -117,6 +119,13 @@ DEFINED = {
     "claim_lanes",
     "prune_deliveries",
     "deliveries_lag",
+    "relay_lease",
+    "relay_release",
+    "relay_take",
+    "relay_lost",
+    "relay_again",
+    "relay_lag",
+    "tell_embedded",
 }
 """What runs with the rights of `brain_definer`."""
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.channels import RECEIPTS, Binding, Sent
-from domain.deliveries import DAY, DELAYS, MOVES, Fact, IllegalDelivery, Retry, move, verdict
+from domain.cloud_events import Fact, matches
+from domain.deliveries import DAY, DELAYS, MOVES, IllegalDelivery, Retry, move, verdict
 from domain.delivery_plan import Listener, Origin, for_channels, for_webhooks
-from domain.subscribers import PATTERN, matches
+from domain.subscribers import PATTERN
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 results = st.sampled_from(["taken", "later", "gone", None])

@@ -35,7 +35,10 @@ OF_A_TENANT = {
     *("key_id", "client_id", "session_id", "role", "webhook_id", "delivery_id", "channel_id"),
 }
 OF_A_USER = {"conversation_id", "message_id", "turn_id"}
-OF_ALL = {"model_id": "small", "name": "mine", "provider": "mine", "cache": "tenant-settings"}
+OF_ALL = {
+    **{"model_id": "small", "name": "mine", "provider": "mine", "cache": "tenant-settings"},
+    **{"topic": "brain", "group": "billing"},
+}
 """Parameters of paths: ids of what a tenant has, of what a user has, and names that mean the same to everybody.
 
 A new parameter stands in one of them: where it is a tenant's, `whole_world.Whole.things` makes one of each.
@@ -45,6 +48,7 @@ NAMES = {"/api/v1/roles/{name}": "role", "/api/v1/admin/caches/{name}/flush": "c
 """What a `name` is the name of, where it is not a provider's."""
 
 Things = dict[str, str]
+TOPIC = "/api/v1/admin/events/topics/{topic}"
 BODIES: dict[tuple[str, str], Any] = {
     ("PUT", "/api/v1/admin/models/providers/{name}"): {"base_url": "http://127.0.0.1:9/v1", "models": []},
     ("PUT", "/api/v1/admin/models/{provider}/{model_id:path}"): {"context_tokens": 4096},
@@ -72,12 +76,21 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/clients"): {"name": "a program", "scopes": []},
     ("POST", "/api/v1/auth/register"): lambda _: {"email": f"{new_id('usr')}@example.com", "password": PASSWORD},
     ("POST", "/api/v1/roles"): lambda _: {"name": f"role-{new_id('int')[-8:]}", "permissions": []},
+    ("POST", "/api/v1/admin/events/topics"): {"name": "topic-of-mine", "patterns": ["turn.*"]},
+    ("POST", f"{TOPIC}/groups"): {"name": "billing"},
+    ("POST", f"{TOPIC}/groups/{{group}}/ack"): {"ids": ["1-0"]},
+    ("POST", f"{TOPIC}/groups/{{group}}/nack"): {"ids": ["1-0"]},
+    ("POST", f"{TOPIC}/groups/{{group}}/replay"): {"since": "2026-01-01T00:00:00Z"},
+    ("POST", f"{TOPIC}/dead/redrive"): {"ids": ["1-0"]},
     ("POST", "/api/v1/users/{user_id}/messages"): lambda things: {
         "conversation_id": things["conversation_id"],
         "content": "hi",
     },
 }
 """Where the smallest body that the document allows does not do; some are made of what the path names."""
+
+QUERIES = {("GET", "/api/v1/events"): "seconds=0"}
+"""Where an answer would have no end."""
 
 MORE: dict[tuple[str, str], set[int]] = {
     ("GET", "/api/v1/auth/userinfo"): {403},
@@ -417,6 +430,8 @@ def ask(brain: Whole, document: dict[str, Any]) -> Any:
         operation = document["paths"].get(route.path.replace(":path}", "}"), {}).get(route.method.lower(), {})
         content = body_of(operation, document) if body is None else json.dumps(body).encode()
         headers = {"authorization": "" if header is None else header.encode()}
+        if (more := QUERIES.get((route.method, route.path))) is not None:
+            query = f"{query}&{more}" if query else f"?{more}"
         path = route.of(things) + query
         request = brain.world.http.build_request(route.method, path, content=content, headers=headers)
         if header is None:

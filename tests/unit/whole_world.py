@@ -20,6 +20,7 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.erasing import Erasing
 from serve_app.ingress import IngressSettings, Parts
 from serve_app.ingress.callers import Callers
+from serve_app.ingress.event_parts import events
 from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
 from serve_app.ingress.parts import Intents, Privacy
@@ -264,6 +265,7 @@ async def _whole(
         await memory.settle()
         one = Whole(made, owner, Tenant(""), Tenant(""), signing)
         one.own, one.other = one.tenant(), one.tenant()
+        parts.events = events(made.pool, redis_url)
         await one.provider()
         for each in (operator, one.own.id, one.other.id):
             await one.call("POST", "users", each, {"email": EMAIL, "password": PASSWORD})
@@ -273,6 +275,7 @@ async def _whole(
         await memory.close()
         await outward.close()
         await parts.registry.close()
+        await parts.events.close()
         await parts.limiter.close()
         await one.identity.close()
         await redis.aclose()

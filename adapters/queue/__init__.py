@@ -1,0 +1,1 @@
+"""Queues of events (`domain.queue.Queue`): one backend a file."""
