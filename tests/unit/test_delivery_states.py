@@ -134,7 +134,7 @@ def test_channels_are_shown_what_people_see_and_no_more():
 
 
 def test_an_event_has_one_id_for_all_that_hear_it():
-    listeners = [Listener(f"whk_{n}", ("*",), NOW) for n in range(3)]
+    listeners = [Listener(f"whk_{n}", ("turn.*",), NOW) for n in range(3)]
     found = list(for_webhooks(fact(message_id="msg_b"), listeners))
     assert len({one.event_id for one in found}) == 1 and [one.webhook for one in found] == ["whk_0", "whk_1", "whk_2"]
     assert {one.stream for one in found} == {"conv_a"} and {one.message for one in found} == {"msg_b"}
