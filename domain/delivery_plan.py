@@ -85,7 +85,11 @@ def _shown(fact: Fact) -> tuple[OutboundType, dict[str, Any]] | None:
         case "turn.completed" | "turn.cancelled":
             return ("message", ids) if ids["message_id"] else None
         case "turn.failed":
-            return ("message", ids) if ids["message_id"] else ("error", {"turn_id": ids["turn_id"]})
+            return (
+                ("message", ids)
+                if ids["message_id"]
+                else ("error", {"turn_id": ids["turn_id"], "error": fact.payload.get("error")})
+            )
         case "message.deleted":
             return "deleted", {"message_id": ids["message_id"]}
         case "conversation.ended":
