@@ -116,7 +116,7 @@ class Outbound:
 
     `id`: for de-duplication. `data`, by type: `message` {message: as in the API}; `receipt` {message_id, turn_id,
     status} for `in_reply_to`, the id that the channel gave the message; `typing` {typing}; `deleted` {message_id};
-    `error` {turn_id, error}: a turn failed without a reply; `ended` {}.
+    `error` {turn_id, error: its code}: a turn failed without a reply; `ended` {}.
     """
 
     id: str

@@ -8,12 +8,15 @@ from contextlib import AsyncExitStack
 from prometheus_client import CollectorRegistry, Gauge
 
 from adapters.allow_list import AllowList
+from adapters.channels.receiving import Receiving
 from adapters.channels.webhook import WebhookChannel
 from adapters.outgoing import Outgoing
 from adapters.posting import Posting
 from adapters.transport import OutTransport
 from deployments.delivering import FanningOut, Figures, Sending
 from domain.channels import ChannelPort, ChannelStore, Kind
+from domain.deliveries import HELD
+from domain.ports import Hosts
 from serve_app.ingress.shapes import message_json
 from storage.channels import PostgresChannels
 from storage.fan_out import PostgresFanOut
@@ -30,15 +33,27 @@ LOOK = 5.0  # seconds between looks at how many wait
 
 
 class Deliveries:
-    """A `Worker` of the relay. `more`: ports of other kinds of channels than webhooks."""
+    """A `Worker` of the relay. `more`: ports of other kinds of channels than webhooks. Each replica of the relay tells
+    its own of all channels, so where one alone may hold a connection the port sees to that."""
 
-    def __init__(self, pool: Pool, keys: MasterKeys, allowed: AllowList, more: Sequence[ChannelPort] = ()) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        keys: MasterKeys,
+        allowed: AllowList,
+        hosts: Hosts,
+        more: Sequence[ChannelPort] = (),
+        held: float = HELD,
+    ) -> None:
         self._outgoing = Outgoing(allowed, WAIT, LIMIT)
         posting = Posting(self._outgoing)
         self.ports: dict[Kind, ChannelPort] = {"webhook": WebhookChannel(posting)}
         self.ports |= {port.kind: port for port in more}
         self._store: ChannelStore = PostgresChannels(pool, keys)
-        self._lanes = PostgresLanes(pool, keys)
+        self._receiving = Receiving(self._store, hosts, self.ports)
+        for port in self.ports.values():
+            port.on_receive(self._receiving.receive)
+        self._lanes = PostgresLanes(pool, keys, held=held)
         self.figures, self._lag = Figures(), (0, 0.0)
         self._sending = Sending(self._lanes, OutTransport(posting, self.ports, message_json), self.figures)
         self._fanning = FanningOut(PostgresFanOut(pool), self.figures, self._sending.wake, self._began)
@@ -70,7 +85,10 @@ class Deliveries:
             for worker in (self._sending, self._fanning):
                 worker.start()
                 stack.push_async_callback(worker.close)
-            await asyncio.gather(self._look(), self._prune())
+            stack.push_async_callback(self._receiving.close)
+            for port in self.ports.values():
+                stack.push_async_callback(port.close)
+            await asyncio.gather(self._look(), self._prune(), self._connect())
 
     async def _began(self, tenant: str, conversations: Sequence[str]) -> None:
         """Tell the channels of these conversations that an answer is being made; if it gets lost, it is lost."""
@@ -81,6 +99,18 @@ class Deliveries:
                         await port.typing(channel, binding, True)
             except Exception as error:
                 log.debug("a channel did not hear that an answer is being made: %s", error)
+
+    async def _connect(self) -> None:
+        """Keep the ports of kinds with connections told of the channels that there are."""
+        while True:
+            for kind, port in self.ports.items():
+                if kind == "webhook":
+                    continue
+                try:
+                    await port.connect(await self._store.active(kind))
+                except Exception as error:
+                    log.warning("channels of the kind %s are not looked after at the moment: %s", kind, error)
+            await asyncio.sleep(LOOK)
 
     async def _look(self) -> None:
         while True:

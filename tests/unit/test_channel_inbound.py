@@ -200,8 +200,9 @@ async def test_after_its_end_a_thread_goes_on_in_another_conversation(given):
     second = (await shop.post()).json()["conversation_id"]
     assert second != first
     await shop.settle()
-    assert len(shop.heard("ended")) == 0 or shop.heard("ended")[0]["conversation_id"] == first
+    assert [one["conversation_id"] for one in shop.heard("ended")] == [first], "also what was told late"
     assert [one["conversation_id"] for one in shop.heard()] == [first, second]
+    assert (await shop.post()).json()["conversation_id"] == second
 
 
 async def test_who_did_not_sign_is_not_let_in(given):

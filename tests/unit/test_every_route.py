@@ -511,12 +511,12 @@ async def test_without_a_credential_that_counts_there_is_nothing_to_be_had(
 
 
 @pytest.mark.parametrize("route", [one for one in ALL if one.needs is None], ids=str)
-async def test_what_is_public_is_public(route: Asked, ask: Any, bad: dict[str, str | None]) -> None:
+async def test_what_is_public_is_public(route: Asked, ask: Any, bad: dict[str, str | None], brain: Whole) -> None:
     """A credential that does not count is no reason to refuse what needs none."""
     assert (route.method, route.path) in PUBLIC
     expected = REFUSED.get((route.method, route.path), 200)
     for name, header in bad.items():
-        answer = await ask(route, header, {})
+        answer = await ask(route, header, brain.own.things)
         assert answer.status_code == expected, (name, answer.text)
 
 
@@ -577,13 +577,14 @@ async def test_what_another_tenant_has_is_unknown(route: Asked, ask: Any, brain:
 @pytest.mark.parametrize("route", [one for one in GUARDED if one.parameters & OF_A_USER], ids=str)
 async def test_what_another_user_of_the_tenant_has_is_unknown(route: Asked, ask: Any, brain: Whole) -> None:
     assert route.needs is not None
-    for credential in (
-        brain.key(brain.own.id, "member", user=brain.user(brain.own.id)),
-        await brain.token(brain.own.id, "member"),
-        await brain.token(brain.own.id, "owner", scope=route.needs.value),
+    member = 404 if route.needs in permissions_of("member") else 403
+    for credential, expected in (
+        (brain.key(brain.own.id, "member", user=brain.user(brain.own.id)), member),
+        (await brain.token(brain.own.id, "member"), member),
+        (await brain.token(brain.own.id, "owner", scope=route.needs.value), 404),
     ):
         answer = await ask(route, f"Bearer {credential}", brain.own.things)
-        assert answer.status_code == 404, answer.text
+        assert answer.status_code == expected, answer.text
 
 
 @pytest.mark.parametrize("role", GIVEN)
