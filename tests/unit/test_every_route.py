@@ -169,6 +169,7 @@ def every() -> Iterator[Asked]:
 
     class Parts:
         settings = Settings()
+        sockets = None
 
     for method, path, named in routes(create_app(Parts())):  # type: ignore[arg-type]
         yield Asked(method, path, named[0] if named else None)
@@ -481,6 +482,7 @@ def test_there_is_no_other_way_in_than_the_routes_that_are_asked_here() -> None:
 
     class Parts:
         settings = Settings()
+        sockets = None
 
     def of(found: Any) -> Iterator[Any]:
         for route in found:
@@ -508,6 +510,26 @@ async def test_without_a_credential_that_counts_there_is_nothing_to_be_had(
         elif not answer.headers.get("www-authenticate", "").startswith("Bearer"):
             wrong.append((name, "does not say how to sign in"))
     assert wrong == []
+
+
+UPGRADE = {
+    "connection": "upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+
+async def test_no_credential_that_does_not_count_opens_a_websocket(brain: Whole, bad: dict[str, str | None]) -> None:
+    """Without one it opens, and ends at the first frame that does not bring one."""
+    assert brain.world.parts.sockets is not None
+    for name, header in bad.items():
+        if not header:
+            continue
+        headers = {**UPGRADE, "authorization": header.encode()}
+        answer = await brain.world.http.get("/api/v1/ws", headers=headers)
+        assert answer.status_code == 401 or (answer.status_code == 400 and len(header) > 8192), (name, answer.text)
+    assert not [one for one in brain.world.parts.sockets.open if one.caller is not None]
 
 
 @pytest.mark.parametrize("route", [one for one in ALL if one.needs is None], ids=str)

@@ -5,11 +5,9 @@ import time
 from typing import Any
 from urllib.parse import parse_qs
 
-from fastapi import FastAPI
-from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from domain.errors import BrainError, Overloaded
+from domain.errors import BrainError, Overloaded, Unavailable
 from serve_app.ingress import metrics
 from serve_app.ingress.auth import unauthenticated
 from serve_app.ingress.errors import refuse_upgrade
@@ -52,6 +50,8 @@ class Endpoint:
 
     async def _admit(self, scope: Scope, socket: Connection) -> None:
         """Raises `Problem` 401, `Overloaded` and `Unavailable`. Without a credential the first frame must bring one."""
+        if self._sockets.draining:
+            raise Unavailable("this replica stops: connect again")
         if self._sockets.full:
             raise Overloaded("as many sockets are open here as may be")
         credential = await self._credential(scope)
@@ -148,8 +148,9 @@ class Endpoint:
             await asyncio.wait(obeying, return_when=asyncio.FIRST_COMPLETED)
 
 
-def add_to(app: FastAPI, parts: Parts) -> None:
-    """The route, where this replica has sockets."""
-    if parts.sockets is not None:
-        wire.install()
-        app.router.routes.append(WebSocketRoute("/api/v1/ws", Endpoint(app, parts, parts.sockets)))
+def sockets_of(app: Any, parts: Parts) -> ASGIApp | None:
+    """What answers WebSockets, where this replica has any. Around it stand no layers: each costs every open socket."""
+    if parts.sockets is None:
+        return None
+    wire.install()
+    return Endpoint(app, parts, parts.sockets)

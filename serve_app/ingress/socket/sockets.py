@@ -61,6 +61,7 @@ class Sockets:
         self.announced: Callable[[Connection, str, str], None] = lambda socket, conversation, turn: None
         self.behind: Callable[[Connection], None] = lambda socket: None
         self.callers: Callers | None = None
+        self.draining = False
         self._of: dict[Place, set[Connection]] = {}
         self._tenants: Counter[str] = Counter()
         self._users: dict[Place, Counter[str]] = {}
@@ -84,10 +85,15 @@ class Sockets:
         for task in (*self._tasks, *([self._checking] if self._checking else [])):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for socket in list(self.open):  # where the server has not told them yet
+        self.drain()
+        await self.broadcast.close()
+
+    def drain(self) -> None:
+        """Send all clients to other replicas, and take no more."""
+        self.draining = True
+        for socket in list(self.open):
             socket.push(come_back(len(self.open)).decode())
             socket.close(RESTART, "the service stops: connect again")
-        await self.broadcast.close()
 
     # Coming and going.
 
