@@ -1,4 +1,4 @@
-"""The journal of tools' calls as a state machine on real SQL: owners come and go, and what must not be made twice is not."""
+"""The journal of calls as a state machine on real SQL: owners come and go; what must not be made twice is not."""
 
 import asyncio
 import uuid

@@ -216,5 +216,3 @@ async def test_consent_and_roles_decide_what_a_turn_is_offered(pool, tenant):
     assert (await refused("usr_a"))[asks] is None and (await refused("usr_b"))[asks] is not None
     await servers.withdraw(who, "usr_a", asks)
     assert (await refused("usr_a"))[asks] is not None and (await refused(None))[asks] is not None
-
-
