@@ -8,12 +8,13 @@ import asyncio
 import os
 import random
 import statistics
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measurements import percentile
-from benchmarks.products.questions import QUESTIONS
+from benchmarks.products.questions import QUESTIONS, UNSEEN, Question
 from benchmarks.products.shop import TAU2, asked_of, made_up, tau2
 from benchmarks.products.turns import MODEL, World, ask, world
 from domain.model import SCRIPTED
@@ -40,21 +41,22 @@ def measure(chosen: argparse.Namespace, console: Console) -> None:
 async def _measure(chosen: argparse.Namespace, console: Console) -> None:
     async with world() as parts:
         if TAU2.exists():
-            wrong = await answered(parts)
-            right = len(QUESTIONS) - len(wrong)
-            console.print(f"answered right: {right} of {len(QUESTIONS)} (at least {RIGHT:.0%})")
-            for line in wrong:
-                console.print(line, markup=False, highlight=False)
+            for questions, bar in ((QUESTIONS, f"at least {RIGHT:.0%}"), (UNSEEN, "written afterwards")):
+                wrong = await answered(parts, questions)
+                right = len(questions) - len(wrong)
+                console.print(f"answered right: {right} of {len(questions)} ({bar})")
+                for line in wrong:
+                    console.print(line, markup=False, highlight=False)
         else:
             console.print(f"{TAU2} is missing: BRAIN_EVAL_DATA names its folder", markup=False)
         await _cost(parts, chosen, console)
 
 
-async def answered(parts: World) -> list[str]:
+async def answered(parts: World, questions: Sequence[Question]) -> list[str]:
     """The questions that the built-in model answers wrongly, and what is wrong."""
     tenant, host = await parts.tenant(tau2()), parts.host()
     wrong = []
-    for question in QUESTIONS:
+    for question in questions:
         key, answer = await parts.conversation(tenant), ""
         for text in (*question.earlier, question.text):
             answer, _ = await ask(host, key, text, SCRIPTED)
