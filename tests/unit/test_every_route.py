@@ -93,6 +93,9 @@ REFUSED: dict[tuple[str, str], int] = {
 }
 """Public routes that need a credential of another kind, and how they refuse who has none; the others answer 200."""
 
+CHOSEN = {("PUT", "/api/v1/catalog/products/{product_id}")}
+"""Routes that make a thing under an id of the caller's choice: what another tenant calls so is another thing."""
+
 LIMIT = 100_000  # requests a minute of a tenant that is limited
 CUSTOM = "auditor"
 CUSTOM_HAS = ("audit:read", "models:read", "conversations:read", "platform:usage", "no:such")
@@ -518,7 +521,11 @@ async def test_a_scope_takes_away_what_it_does_not_name(route: Asked, ask: Any, 
         assert route.lets_in(alone.status_code), alone.text
 
 
-@pytest.mark.parametrize("route", [one for one in GUARDED if one.parameters & OF_A_TENANT], ids=str)
+@pytest.mark.parametrize(
+    "route",
+    [one for one in GUARDED if one.parameters & OF_A_TENANT and (one.method, one.path) not in CHOSEN],
+    ids=str,
+)
 async def test_what_another_tenant_has_is_unknown(route: Asked, ask: Any, brain: Whole) -> None:
     """Each id of the path in turn; and an id that nobody has is answered in the same words."""
     assert route.needs is not None
