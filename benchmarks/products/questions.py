@@ -8,6 +8,8 @@ and words such as "in stock"; and what a right answer cannot say.
 import re
 from dataclasses import dataclass
 
+from deployments.providers.scripted_templates import NO_MODEL
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -20,6 +22,7 @@ class Question:
     earlier: tuple[str, ...] = ()
 
     def problems(self, answer: str) -> list[str]:
+        answer = answer.removeprefix(NO_MODEL)
         missing = [f"lacks {fact!r}" for fact in self.facts if not _says(answer, fact)]
         return missing + [f"says {fact!r}" for fact in self.never if _says(answer, fact)]
 
