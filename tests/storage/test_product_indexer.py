@@ -236,7 +236,7 @@ async def test_without_vectors_words_alone_count(products, tenant):
 
 async def test_a_misspelt_word_is_found_if_nothing_else_is_called_so(products, tenant):
     await products.products.put(tenant, SHOP)
-    for text in ("watreproof boots", "waterprof boots", "WATERPROOOF bots"):
+    for text in ("watreproof boots", "waterprof boots", "WATERPROOOF bots", "hikking"):
         answer = await products.products.search(tenant, ProductQuery(text))
         assert answer.items[0].product.id == "boots-1", text
 
