@@ -13,8 +13,10 @@ from domain.context import Material, Remembered
 from domain.conversation import ConversationKey
 from domain.errors import BrainError
 from domain.ports import Understanding
+from domain.product_cues import follows, other_matter, plainly
 from domain.product_facts import material_of, no_facts
-from domain.product_query import MOST_TURNS, Reading, follows, other_matter, plainly, read
+from domain.product_query import Reading
+from domain.product_reading import MOST_TURNS, read
 from domain.product_search import ProductSearch, Seen, wish_of
 
 log = logging.getLogger("brain.products")

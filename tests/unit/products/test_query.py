@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from domain.product_cues import follows, plainly
 from domain.product_prices import amounts, bounds, told
-from domain.product_query import follows, plainly, read
+from domain.product_reading import read
 from domain.product_words import forms, near
 from tests.unit.products.shop import LEXICON, SHOP
 

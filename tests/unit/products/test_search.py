@@ -10,7 +10,7 @@ from deployments.providers.scripted_products import answer
 from domain.context.fence import NOTE
 from domain.generation import GenerationRequest
 from domain.product_facts import UNSEEN, material_of, no_facts
-from domain.product_query import read
+from domain.product_reading import read
 from domain.product_search import ProductSearch
 from domain.products import ProductQuery
 from tests.doubles.catalogue import MemoryCatalogue
