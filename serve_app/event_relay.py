@@ -137,8 +137,9 @@ class EventRelay:
 
     async def _begin_anew(self, term: Term) -> None:
         """Redis is empty, or of an earlier time: what waits and the rows of the last hour are told (again)."""
-        log.warning("Redis has lost events: those of the last %.0f s are published again", self._republish)
-        self.figures.lost += 1
+        if max(term.position, self._position) > 0:  # else it never had any
+            log.warning("Redis has lost events: those of the last %.0f s are published again", self._republish)
+            self.figures.lost += 1
         marker = await self._log.lost(term.epoch, self._republish)
         await self._streams.adopt(term.epoch, marker)
         self._term = Term(term.epoch, marker, 0, 0)
