@@ -26,7 +26,7 @@ from storage.sealing import MasterKeys
 
 log = logging.getLogger("brain.deliveries")
 
-WAIT, LIMIT = 10.0, 64 * 1024  # seconds and bytes of an answer
+WAIT, LIMIT = 10.0, 256 * 1024  # seconds and bytes of an answer: one that is larger counts as none
 DAYS = 30.0  # for which deliveries are kept that wait no more
 EVERY = 300.0  # seconds between looks at what is too old
 LOOK = 5.0  # seconds between looks at how many wait

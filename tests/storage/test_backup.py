@@ -216,6 +216,7 @@ async def test_an_older_schema_is_brought_to_this_version(database, other, path)
         "audit",
         "signing_keys",
         "access_changes",
+        "limits_told",
         "webhooks",
         "channels",
         "channel_bindings",
@@ -224,6 +225,8 @@ async def test_an_older_schema_is_brought_to_this_version(database, other, path)
         "deliveries",
     ]
     found = everything(other)
+    for told in (before, found):
+        del told["relays"], told["event_topics"]  # which a migration fills
     for table, columns in (("tenants", {"updated_at"}), ("api_keys", {"prefix"})):
         for told in (before, found):
             told[table] = [

@@ -61,7 +61,7 @@ class Service:
 
     def indexed(self) -> None:
         """As an indexer that has done all."""
-        self.sql("UPDATE brain.outbox SET confirmed = '{indexer}'")
+        self.sql("UPDATE brain.outbox SET confirmed = '{indexer,relay}'")
 
 
 @pytest.fixture
