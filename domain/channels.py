@@ -234,7 +234,8 @@ class ChannelStore(Protocol):
 
     def arrive(self, channel: Channel, inbound: Inbound) -> Awaitable[Arrived]:
         """Give an inbound message its ids, in one transaction with the conversation that its thread needs: made where
-        the thread has none, or one that has ended. One that came before has the ids that it got then."""
+        the thread has none, or one that has ended. One that came before has the ids that it got then. Raises
+        `QuotaExceeded`."""
         ...
 
     def receipt(self, channel: Channel, message: str, status: ReceiptStatus) -> Awaitable[bool]:

@@ -16,17 +16,19 @@ from adapters.transport import OutTransport
 from deployments.delivering import FanningOut, Figures, Sending
 from domain.channels import ChannelPort, ChannelStore, Kind
 from domain.deliveries import HELD
+from domain.indexing import Lag
 from domain.ports import Hosts
 from serve_app.ingress.shapes import message_json
 from storage.channels import PostgresChannels
-from storage.fan_out import PostgresFanOut
+from storage.fan_out import CONSUMER, PostgresFanOut
 from storage.lanes import PostgresLanes
+from storage.outbox import PostgresOutbox
 from storage.postgres import Pool
 from storage.sealing import MasterKeys
 
 log = logging.getLogger("brain.deliveries")
 
-WAIT, LIMIT = 10.0, 64 * 1024  # seconds and bytes of an answer
+WAIT, LIMIT = 10.0, 256 * 1024  # seconds and bytes of an answer: one that is larger counts as none
 DAYS = 30.0  # for which deliveries are kept that wait no more
 EVERY = 300.0  # seconds between looks at what is too old
 LOOK = 5.0  # seconds between looks at how many wait
@@ -54,7 +56,8 @@ class Deliveries:
         for port in self.ports.values():
             port.on_receive(self._receiving.receive)
         self._lanes = PostgresLanes(pool, keys, held=held)
-        self.figures, self._lag = Figures(), (0, 0.0)
+        self._outbox = PostgresOutbox(pool, CONSUMER)
+        self.figures, self._lag, self._waiting = Figures(), (0, 0.0), Lag(0, 0.0, 0)
         self._sending = Sending(self._lanes, OutTransport(posting, self.ports, message_json), self.figures)
         self._fanning = FanningOut(PostgresFanOut(pool), self.figures, self._sending.wake, self._began)
         self._task: asyncio.Task[None] | None = None
@@ -63,6 +66,9 @@ class Deliveries:
         for name, text, value in (
             ("brain_deliveries_lanes_due", "Subscribers' conversations with something due", lambda: self._lag[0]),
             ("brain_deliveries_lag_seconds", "How long the first of these has been due", lambda: self._lag[1]),
+            ("brain_deliveries_waiting_rows", "Events no delivery was made of yet", lambda: self._waiting.waiting),
+            ("brain_deliveries_waiting_seconds", "Age of the oldest of these", lambda: self._waiting.seconds),
+            ("brain_deliveries_set_aside", "Events that no delivery can be made of", lambda: self._waiting.set_aside),
             ("brain_deliveries_events", "Rows of the outbox done since the start", lambda: self.figures.rows),
             ("brain_deliveries_made", "Deliveries made of them", lambda: self.figures.deliveries),
             ("brain_deliveries_attempts", "Attempts since the start", lambda: self.figures.attempts),
@@ -115,7 +121,7 @@ class Deliveries:
     async def _look(self) -> None:
         while True:
             try:
-                self._lag = await self._lanes.lag()
+                self._lag, self._waiting = await self._lanes.lag(), await self._outbox.lag()
             except Exception as error:
                 log.debug("how many deliveries wait is not known: %s", error)
             await asyncio.sleep(LOOK)

@@ -10,6 +10,7 @@ from domain.errors import NotFound
 from domain.ids import new_id
 from domain.tenant import Caller
 from storage.audit import record
+from storage.creation import check_room
 from storage.postgres import Connection, Pool, asking, reading
 from storage.retry import again
 from storage.sealing import MasterKeys
@@ -203,6 +204,11 @@ async def _conversation(lent: Connection, channel: Channel, inbound: Inbound) ->
             channel.id,
             inbound.thread,
         )
+    most = await lent.fetchval(
+        "SELECT (settings->'quotas'->>'max_conversations')::integer FROM brain.tenants WHERE id = $1", channel.tenant
+    )
+    if most is not None:
+        await check_room(lent, channel.tenant, most)
     made = new_id("conv")
     await lent.execute(
         "INSERT INTO brain.conversations (tenant_id, id, user_id, metadata) VALUES ($1, $2, $3, $4)",
