@@ -111,6 +111,7 @@ class Sockets:
         tenant = socket.caller.tenant
         if self._tenants[tenant] >= self.limits.tenant:
             socket.close(AGAIN, "this tenant has as many sockets here as it may: try again later")
+            socket.caller = None  # it was never counted
             return False
         self._tenants[tenant] += 1
         return True
