@@ -301,3 +301,29 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
         continue
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
+
+
+async def test_more_requests_than_may_be_answered_at_once_are_refused() -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        entered.set()
+        await release.wait()
+
+    async def ask(around: Around) -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("status"))
+
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        await around(scope, send, send)  # type: ignore[arg-type]
+        return sent
+
+    around = Around(app, IngressSettings(max_requests=1))
+    first = asyncio.create_task(ask(around))
+    await entered.wait()
+    assert (await ask(around))[0] == 503
+    release.set()
+    assert await first == []
+    assert await ask(around) == [], "there is room again"

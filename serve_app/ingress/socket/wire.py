@@ -17,6 +17,7 @@ LARGEST = 256 * 1024  # bytes of a message: 32,000 characters, and what goes wit
 PING, PONG = 30.0, 20.0  # seconds between pings, and for an answer
 RETURNS = 500  # peers that come back in a second
 LONGEST = 30.0  # seconds over which they do
+UNREADABLE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"  # such as a header of 9 KiB
 FINAL = 5.0  # seconds for a peer to read what was written, before its connection is dropped
 
 
@@ -76,6 +77,17 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(config, *args, **kwargs)
         self.queue = cast(Any, Inbox())
         self.writable = cast(Any, Gate())
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:  # which nobody else would answer
+            self.transport.write(UNREADABLE)
+            self.transport.close()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # by a refusal, which is no error
 
     def start_keepalive(self) -> None:
         """The first ping comes at any time: sockets that were opened together are not pinged together."""
