@@ -95,13 +95,12 @@ def test_without_consent_no_tool_is_offered_and_the_trace_says_why(brain, double
 def test_after_the_death_of_the_hosts_a_call_is_repeated_only_where_it_may_be(brain, double, registered, tool):
     registered(tool)
     message = f"{tool} dies"
-    conversation = brain.conversation()
 
     def called(turn):
         return [key for key in double.calls(tool) if key.startswith(turn)]
 
     def begun():
-        stream = brain.stream(conversation, message, model="tooled").deltas(1)
+        stream = brain.stream(brain.conversation(), message, model="tooled").deltas(1)
         try:
             wait_until(lambda: called(stream.turn), 8, 0.1, what="the call")
         except AssertionError:
