@@ -200,6 +200,7 @@ async def test_a_schema_that_this_code_does_not_know_is_refused(database, other,
 async def test_an_older_schema_is_brought_to_this_version(database, other, path):
     await fill(database)
     none = {name: [] for name in ("summaries", "erasures", "erasure_steps", "receipt_keys")}
+    none |= {name: [] for name in ("tool_servers", "tool_consents", "tool_calls")}
     before = {**everything(database), **none}  # the older schema has none
     downgrade(database, "0004")
     assert write_backup(database, path, "").revision == "0004"
