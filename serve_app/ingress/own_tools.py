@@ -17,6 +17,7 @@ from domain.products import Product, ProductQuery
 from domain.tenant import Caller
 from serve_app.ingress.auth import forbidden
 from serve_app.ingress.bodies import Content, ModelId, Native
+from serve_app.ingress.catalogue import catalogue_of
 from serve_app.ingress.context import visit_of
 from serve_app.ingress.errors import Problem
 from serve_app.ingress.owned import check_conversation, own_user
@@ -105,9 +106,6 @@ async def _search(request: Request, who: Caller, asked: SearchConversations) -> 
 
 
 async def _products(request: Request, who: Caller, asked: FindProducts) -> Said:
-    tools = parts_of(request).tools
-    if tools is None or tools.catalogue is None:
-        raise Unavailable("this service has no catalogue of products")
     query = ProductQuery(
         text=asked.query,
         category=asked.category,
@@ -117,7 +115,7 @@ async def _products(request: Request, who: Caller, asked: FindProducts) -> Said:
         in_stock=asked.in_stock,
         limit=asked.limit,
     )
-    found = await tools.catalogue.search(who.tenant, query)
+    found = await catalogue_of(request).read.search(who.tenant, query)
     products = [one.product for one in found.items]
     data = {"data": [one.model_dump(mode="json") for one in products], "total": found.total}
     return "\n".join(map(_line, products)) or "nothing was found", data

@@ -7,7 +7,6 @@ from ray.serve.handle import DeploymentHandle
 
 from adapters.allow_list import NONE, AllowList
 from deployments.tool_handle import HandleTools
-from domain.products import ProductCatalogue
 from domain.tools import ToolServer
 from serve_app.settings import Settings
 from storage.postgres import Pool
@@ -18,14 +17,12 @@ from storage.tool_servers import PostgresToolServers
 @dataclass(frozen=True, slots=True)
 class ToolParts:
     """`refresh` asks a server for its tools. `keys` seal servers' secrets. `allowed`: private addresses that servers
-    may have all the same. `catalogue`: of the products that
-    others find through the service's own server of tools; None: none are found."""
+    may have all the same."""
 
     servers: PostgresToolServers
     refresh: Callable[[str, str], Awaitable[ToolServer]]
     keys: MasterKeys
     allowed: AllowList = NONE
-    catalogue: ProductCatalogue | None = None
 
 
 def tool_parts(settings: Settings, pool: Pool, handle: DeploymentHandle) -> ToolParts:

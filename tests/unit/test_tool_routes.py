@@ -2,8 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from domain.ids import new_id
-from domain.products import FoundProduct, FoundProducts, Product
 from tests.conftest import make_database
 from tests.doubles.mcp_server import TOKEN, serving_tools
 from tests.unit.whole_world import ISSUER, NOWHERE, Whole, whole
@@ -168,25 +165,14 @@ async def test_what_a_caller_may_not_do_is_not_offered_and_not_done(brain: Whole
     assert made["user_id"] == user
 
 
-async def test_products_are_found_where_there_is_a_catalogue(brain: Whole) -> None:
-    shirt = Product(id="p1", title="Red T-shirt", price=Decimal("19.90"), currency="USD", stock=3)
-    heard: list[Any] = []
-
-    class Catalogue:
-        async def search(self, tenant: str, query: Any) -> FoundProducts:
-            heard.append((tenant, query))
-            return FoundProducts((FoundProduct(shirt, 1.0),), 1)
-
-    tools = brain.world.parts.tools
-    assert tools is not None
+async def test_a_tenants_own_products_are_found(brain: Whole) -> None:
+    for tenant, id, price in ((brain.own.id, "p1", 19.9), (brain.own.id, "p2", 70), (brain.other.id, "p3", 10)):
+        body = {"title": "Scarlet anorak", "price": price, "currency": "USD", "stock": 3}
+        await brain.call("PUT", f"catalog/products/{id}", tenant, body)
     async with client(brain, brain.owner_of(brain.own.id)) as asked:
-        assert (await asked.call_tool("find_products", {"query": "shirt"})).is_error
-        brain.world.parts.tools = replace(tools, catalogue=Catalogue())  # type: ignore[arg-type]
-        found = await asked.call_tool("find_products", {"query": "shirt", "max_price": 50, "currency": "USD"})
-        brain.world.parts.tools = tools
-    assert found.content[0].text == "p1: Red T-shirt, 19.90 USD, in stock"  # type: ignore[union-attr]
-    ((tenant, query),) = heard
-    assert (tenant, query.max_price, query.currency) == (brain.own.id, Decimal("50"), "USD")
+        wanted = {"query": "scarlet anorak", "max_price": 50, "currency": "USD"}
+        found = await asked.call_tool("find_products", wanted)
+    assert [one.text for one in found.content] == ["p1: Scarlet anorak, 19.9 USD, in stock"]  # type: ignore[union-attr]
 
 
 async def test_who_has_no_credential_is_told_where_to_get_one(brain: Whole) -> None:
