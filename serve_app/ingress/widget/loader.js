@@ -9,7 +9,7 @@
   const side = script.dataset.side === "left" ? "left" : "right";
 
   const place = document.createElement("div");
-  const root = place.attachShadow({ mode: "closed" });
+  const root = place.attachShadow({ mode: "open" });
   Object.assign(place.style, { position: "fixed", bottom: "20px", [side]: "20px", zIndex: 2147483000 });
 
   const button = document.createElement("button");
