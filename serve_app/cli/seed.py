@@ -1,4 +1,4 @@
-"""`brain seed`: demonstration tenants with users, conversations and intents on a running service.
+"""`brain seed`: demonstration tenants with users, conversations, intents and products on a running service.
 
 What is there already stays, so it can be run again; at the end it looks at all that it made.
 """
@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
 from serve_app.cli.calling import all_of
+from serve_app.cli.catalog_file import as_json
 from serve_app.cli.chat_client import Client
 from serve_app.cli.intents import EVERY, define
 from serve_app.cli.options import Data
@@ -49,17 +51,19 @@ def seed(
     api_key: ApiKey = None,
     data: Data = None,
 ) -> None:
-    """Make demonstration tenants, users, conversations and intents, and check what was made. It can be run again."""
+    """Make demonstration tenants, users, conversations, intents and products, and check what was made. It can be run
+    again."""
     address, key = service_of(url, api_key, data)
     planted = asyncio.run(_seed(address, key, train))
     for one in planted:
-        intents = f", {len(one.shop.intents)} intents" if train else ""
-        typer.echo(f"{one.shop.name}: {len(one.users)} users, {len(one.talks)} conversations{intents}; all checked")
+        more = f", {len(one.shop.intents)} intents" if train and one.shop.intents else ""
+        more += f", {len(one.shop.products)} products" if one.shop.products else ""
+        typer.echo(f"{one.shop.name}: {len(one.users)} users, {len(one.talks)} conversations{more}; all checked")
         typer.echo(f"  tenant {one.tenant}\n  key of an owner {one.key}")
 
 
 async def _seed(address: str, key: str, train: bool) -> list[Planted]:
-    steps = sum(3 + sum(len(talk.says) for talk in shop.talks) + train for shop in SHOPS)
+    steps = sum(3 + sum(len(talk.says) for talk in shop.talks) + _more(shop, train) for shop in SHOPS)
     planted: list[Planted] = []
     async with _client(address, key) as operator:
         with shown() as tell:
@@ -91,10 +95,13 @@ async def _plant(operator: Client, address: str, shop: Shop, train: bool, step: 
     try:
         step("users")
         users = await _users(client, shop)
+        if shop.products:  # before the talks, which ask for them
+            step("products")
+            await _products(client, shop)
         talks = {}
         for talk in shop.talks:
             talks[talk.name] = await _talk(client, talk, (users or _names(shop))[talk.by], step)
-        if train:
+        if train and shop.intents:
             step("intents")
             await _train(client, shop)
     except BaseException:
@@ -161,6 +168,24 @@ async def _talk(client: Client, talk: Talk, user: str, step: Callable[[str], Non
     return conversation
 
 
+async def _products(client: Client, shop: Shop) -> None:
+    """All of them, whether they are there or not: what somebody changed is put right."""
+    given = [as_json(one) for one in shop.products]
+    told = await client.call("POST", "/catalog/products/import", json=given)
+    if told["failed"]:
+        raise Refusal(f"{shop.name}: {told['errors'][0]['id']}: {told['errors'][0]['message']}")
+
+
+async def _check_products(one: Planted) -> None:
+    total = (await one.client.call("GET", "/catalog/structure"))["total"]
+    if total < len(one.shop.products):
+        raise Refusal(f"{one.shop.name}: its catalogue has {total} products, not {len(one.shop.products)}")
+    for query, id in one.shop.finds.items():
+        found = (await one.client.call("GET", f"/catalog/products?{quote(query, safe='=&')}"))["data"]
+        if not found or found[0]["id"] != id:
+            raise Refusal(f"{one.shop.name}: {query!r} does not find {id}")
+
+
 async def _train(client: Client, shop: Shop) -> None:
     page = await client.call("GET", "/intents?limit=100")
     if {one["name"] for one in page["data"]} >= set(shop.intents) and (page["head"] or {}).get("version"):
@@ -193,8 +218,10 @@ async def _check(one: Planted, others: list[Planted], train: bool) -> None:
         for other in others:
             if await _sees(other.client, path):
                 raise Refusal(f"{other.shop.name} sees a conversation of {one.shop.name}")
-    if train:
+    if train and one.shop.intents:
         await _check_intents(one)
+    if one.shop.products:
+        await _check_products(one)
 
 
 async def _check_intents(one: Planted) -> None:
@@ -214,6 +241,11 @@ async def _sees(client: Client, path: str) -> bool:
     except Refusal:
         return False
     return True
+
+
+def _more(shop: Shop, train: bool) -> int:
+    """How many further steps it takes."""
+    return (train and bool(shop.intents)) + bool(shop.products)
 
 
 def _names(shop: Shop) -> list[str]:

@@ -1,7 +1,10 @@
-"""What `brain seed` makes: two shops, who asks there, what is asked, and what their messages are told apart by."""
+"""What `brain seed` makes: shops, who asks there, what is asked, and what their messages are told apart by."""
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from domain.products import Product
+from serve_app.cli.seed_products import FINDS, PRODUCTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,8 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """A demonstration tenant. `asks`: texts that no head has learned from, and the intent of each."""
+    """A demonstration tenant. `asks`: texts that no head has learned from, and the intent of each. `finds`: queries of
+    its catalogue, and the product that each finds first."""
 
     name: str
     settings: dict[str, Any]
@@ -24,6 +28,8 @@ class Shop:
     talks: tuple[Talk, ...]
     intents: dict[str, list[str]]
     asks: dict[str, str] = field(default_factory=dict)
+    products: tuple[Product, ...] = ()
+    finds: dict[str, str] = field(default_factory=dict)
 
 
 SHOPS = (
@@ -107,5 +113,19 @@ SHOPS = (
             ],
         },
         asks={"please reserve a cabin for us": "book", "may I bring luggage, a suitcase and a bag": "luggage"},
+    ),
+    Shop(
+        name="Fjellvik Outdoor (demonstration)",
+        settings={
+            "system_prompt": "You answer for Fjellvik Outdoor, a shop for clothing and gear. Be brief, and friendly."
+        },
+        people=(("Eli Moen", "eli@fjellvik.example"), ("Fay Odum", "fay@fjellvik.example")),
+        talks=(
+            Talk("outdoor-1", "A red T-shirt", 0, ("Hello!", "Do you have a red T-shirt under 50 dollars in size M?")),
+            Talk("outdoor-2", "Boots", 1, ("Are the Rondane hiking boots waterproof?",)),
+        ),
+        intents={},  # the shared set knows questions about products
+        products=PRODUCTS,
+        finds=FINDS,
     ),
 )

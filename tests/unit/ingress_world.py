@@ -27,6 +27,7 @@ from domain.ports import AcceptedTurn, Ownership, Reply
 from serve_app.access_watch import AccessWatch, forgets_tenants
 from serve_app.ingress import IngressSettings, Parts, create_app
 from serve_app.ingress import metrics as ingress_metrics
+from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
 from serve_app.ingress.parts import Administration
@@ -40,6 +41,7 @@ from storage.keys import PostgresKeys
 from storage.ledger import PostgresLedger
 from storage.platform import PostgresPlatform
 from storage.postgres import Pool
+from storage.products import PostgresProducts
 from storage.reader import PostgresReader
 from storage.roles import PostgresRoles
 from storage.sealing import MasterKeys
@@ -323,6 +325,8 @@ async def world(
     reader, journal = PostgresReader(pool, MASTER.derived(API_KEYS)), MemoryJournal()
     hosts, model = ScriptedHosts(PostgresConversations(pool), journal), ScriptedModel(journal)
 
+    products = PostgresProducts(pool)
+
     async def page() -> str:
         return ingress_metrics.render()
 
@@ -336,6 +340,7 @@ async def world(
         catalog=CATALOG,
         metrics=page,
         ledger=PostgresLedger(pool),
+        catalogue=Catalogue(products, products),
         checks={"postgres": reader.ping},
         settings=settings,
         sockets=sockets,

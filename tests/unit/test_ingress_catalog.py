@@ -11,8 +11,6 @@ import pytest
 
 from domain.ids import new_id
 from serve_app.ingress import IngressSettings
-from serve_app.ingress.catalogue import Catalogue
-from storage.products import PostgresProducts
 from tests.unit.ingress_world import World, world
 from tests.unit.test_ingress_models import make_key
 
@@ -49,8 +47,6 @@ class Shop:
 @pytest.fixture
 async def shop(database_url: str, tenant: str) -> AsyncIterator[Shop]:
     async with world(database_url, tenant, IngressSettings(poll=0.01)) as made:
-        products = PostgresProducts(made.pool)
-        made.parts.catalogue = Catalogue(products, products)
         own, other = new_id("ten"), new_id("ten")
         keys = (make_key(database_url, *key) for key in ((own, "admin"), (own, "member"), (other, "admin")))
         yield Shop(made, own, *keys)

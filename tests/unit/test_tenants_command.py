@@ -147,7 +147,8 @@ async def test_the_demonstration_is_made_once_and_checked(desk: Office, tmp_path
         parts.intents = Intents(PostgresIntents(desk.world.pool), found.trainings, found.heads, wake)
         first = await done(desk, "seed")
         for shop in seed.SHOPS:
-            told = rf"{re.escape(shop.name)}: \d users, {len(shop.talks)} conversations, 3 intents; all checked"
+            more = ", 3 intents" if shop.intents else f", {len(shop.products)} products"
+            told = rf"{re.escape(shop.name)}: \d users, {len(shop.talks)} conversations{more}; all checked"
             assert re.search(told, first), first
         keys = [line.split()[-1] for line in first.splitlines() if "key of an owner" in line]
         for key in keys:

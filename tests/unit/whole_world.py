@@ -22,7 +22,6 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.erasing import Erasing
 from serve_app.ingress import IngressSettings, Parts
 from serve_app.ingress.callers import Callers
-from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.event_parts import events
 from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
@@ -45,7 +44,6 @@ from storage.erasure import PostgresErasure
 from storage.intents import PostgresIntents
 from storage.limits import RedisLimits
 from storage.postgres import Pool
-from storage.products import PostgresProducts
 from storage.recall import PostgresRecall
 from storage.redis import open_redis
 from storage.sessions import Session
@@ -283,8 +281,6 @@ async def _whole(
         await parts.registry.configure(CATALOG)
         parts.classifier = found.replicas[0]
         parts.intents = Intents(PostgresIntents(made.pool), found.trainings, found.heads, wake)
-        products = PostgresProducts(made.pool)
-        parts.catalogue = Catalogue(products, products)
         parts.outward = outward = await open_outward(made.pool, MASTER, NONE, parts.hosts)
         parts.memory = Memory(PostgresRecall(made.pool), PostgresSpaces(made.pool), memory.embedder, memory.open_store)
         signing = await _guard(parts, made.pool, redis, redis_url, models)

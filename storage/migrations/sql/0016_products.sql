@@ -198,10 +198,10 @@ END $$;
 
 CREATE FUNCTION brain.like_lexemes(p_start text) RETURNS TABLE (lexeme text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp AS $$
--- Words that begin like this, in up to 500 products of the transaction's tenant: for what may be misspelt.
+-- Words that begin like this, in up to 200 products of the transaction's tenant: for what may be misspelt.
     SELECT DISTINCT w.lexeme FROM (
             SELECT p.words FROM products p WHERE p.words @@ (quote_literal(' ' || brain.tenant())::tsquery
-                && (quote_literal(p_start) || ':*')::tsquery) LIMIT 500) found, unnest(found.words) w
+                && (quote_literal(p_start) || ':*')::tsquery) LIMIT 200) found, unnest(found.words) w
         WHERE starts_with(w.lexeme, p_start) LIMIT 1000
 $$;
 
