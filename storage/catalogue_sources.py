@@ -62,6 +62,7 @@ class PostgresCatalogueSources:
             row = await lent.fetchrow(_PUT, caller.tenant, url, auth, header, sealed, timeout_ms)
             detail = {"url": url, "auth": auth, "timeout_ms": timeout_ms}
             await _told(lent, caller, "catalog.source.set", detail)
+        assert row is not None
         return _source(row)
 
     @again

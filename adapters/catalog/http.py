@@ -19,8 +19,8 @@ MOST_IDS = 100
 
 @dataclass(frozen=True, slots=True)
 class HttpCatalogue:
-    """`domain.products.ProductCatalogue` of the tenant that has set this service. `remembers`: whether older answers do,
-    where the service allows it."""
+    """`domain.products.ProductCatalogue` of the tenant that has set this service. `remembers`: whether it may answer
+    with what the service answered before."""
 
     endpoint: Endpoint
     keeping: Keeping

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from adapters.catalog.asking import Asking, Endpoint, Given
+from adapters.catalog.asking import Asking, Endpoint
 from adapters.catalog.contract import Read, WrongAnswer
 from adapters.catalog.questions import Question
 from domain.caching import Cache
@@ -81,7 +81,8 @@ class Keeping:
 
     async def ask(self, tenant: str, endpoint: Endpoint, question: Question, read: Read[T]) -> T:
         """Without a look at what is known, and to be forgotten at once."""
-        return await self._told(self._now(tenant, endpoint, question, read))
+        answer: T = await self._told(self._now(tenant, endpoint, question, read))
+        return answer
 
     async def close(self) -> None:
         running = list(self._running.values())
@@ -127,18 +128,17 @@ class Keeping:
             with suppress(BrainError):
                 await self._cache.forget(tenant, key)
             raise
-        body = given.body if given.body is not None else (known.body if known else b"")
+        body, etag = given.body, given.etag
+        if body is None:  # what was known still holds
+            body, etag = (known.body, etag or known.etag) if known else (b"", etag)
         value = _understood(tenant, body, read)
-        await self._keep(tenant, key, Entry(body, given.etag or (known and known.etag), self._clock(), 0), given)
-        return value
-
-    async def _keep(self, tenant: str, key: str, entry: Entry, given: Given) -> None:
         with suppress(BrainError):
             if given.fresh is None:
                 await self._cache.forget(tenant, key)
-            elif len(entry.body) <= LARGEST:
-                kept = Entry(entry.body, entry.etag, entry.at, given.fresh)
-                await self._cache.put(tenant, key, kept.packed(), given.fresh + STALE)
+            elif len(body) <= LARGEST:
+                entry = Entry(body, etag, self._clock(), given.fresh)
+                await self._cache.put(tenant, key, entry.packed(), given.fresh + STALE)
+        return value
 
 
 def _understood(tenant: str, body: bytes, read: Read[T]) -> T:
