@@ -45,6 +45,7 @@ class HttpCatalogues:
     catalogues: TenantCatalogues
     clock: Clock
     monotonic: Clock
+    redis_url: str
 
     def tenant(self, timeout: float = 5.0, headers: dict[str, str] | None = None) -> str:
         """A new one whose products come from a shop of the service."""
@@ -70,6 +71,6 @@ async def http_catalogues(
         asking = Asking(outgoing, breaker or Breaker(failures=5, window=30, open=5), at_once, monotonic)
         keeping = Keeping(asking, cache, clock)
         catalogues = TenantCatalogues(built_in, keeping, known)
-        yield HttpCatalogues(service, known, asking, keeping, cache, catalogues, clock, monotonic)
+        yield HttpCatalogues(service, known, asking, keeping, cache, catalogues, clock, monotonic, redis_url)
         await keeping.close()
     await cache.close()

@@ -23,7 +23,7 @@ DOCUMENT: dict[str, Any] = yaml.safe_load(
     (Path(__file__).parents[2] / "docs" / "catalogue-service.yaml").read_text(encoding="utf-8")
 )
 QUERY = ProductQuery(
-    "red shirt & more",
+    "shirt & cotton",
     category="Clothing",
     attributes={"colour": ["red", "blue"]},
     min_price=Decimal("1.50"),
@@ -109,10 +109,9 @@ def test_what_is_asked_is_in_the_document(name: str) -> None:
     ]
     parameters = [resolved(one["$ref"]) if "$ref" in one else one for one in told.get("parameters", [])]
     names = {one["name"] for one in parameters if one["in"] == "query"}
+    needed = {one["name"] for one in parameters if one["in"] == "query" and one.get("required")}
     asked = {key.partition(".")[0] for key, _ in parse_qsl(split.query)}
-    assert (
-        asked <= names and {one["name"] for one in parameters if one.get("required") and one["in"] == "query"} <= asked
-    )
+    assert needed <= asked <= names
     if question.body is not None:
         schema = resolved(told["requestBody"]["$ref"])["content"]["application/json"]["schema"]
         validator(schema).validate(json.loads(question.body))
@@ -120,7 +119,7 @@ def test_what_is_asked_is_in_the_document(name: str) -> None:
 
 def test_a_question_says_all_of_the_query() -> None:
     assert parse_qsl(urlsplit(questions.search(QUERY).path).query) == [
-        ("q", "red shirt & more"),
+        ("q", "shirt & cotton"),
         ("category", "Clothing"),
         ("attr.colour", "red"),
         ("attr.colour", "blue"),

@@ -19,3 +19,8 @@ ALTER TABLE brain.catalogue_sources FORCE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON brain.catalogue_sources TO brain_app USING (tenant_id = brain.tenant());
 CREATE POLICY administration ON brain.catalogue_sources TO CURRENT_USER USING (true);
 GRANT SELECT, INSERT, UPDATE, DELETE ON brain.catalogue_sources TO brain_app;
+
+-- That a tenant has another source is told as what changed of access is: every replica hears it.
+ALTER TABLE brain.access_changes DROP CONSTRAINT access_changes_kind_check;
+ALTER TABLE brain.access_changes ADD CONSTRAINT access_changes_kind_check
+    CHECK (kind IN ('tenant', 'key', 'user', 'role', 'token', 'signing', 'cache', 'catalogue'));

@@ -24,4 +24,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Sources are forgotten: every tenant has the built-in catalogue again."""
     op.execute("DROP TABLE brain.catalogue_sources")
+    op.execute("DELETE FROM brain.access_changes WHERE kind = 'catalogue'")
+    op.execute("ALTER TABLE brain.access_changes DROP CONSTRAINT access_changes_kind_check")
+    op.execute(
+        "ALTER TABLE brain.access_changes ADD CONSTRAINT access_changes_kind_check"
+        " CHECK (kind IN ('tenant', 'key', 'user', 'role', 'token', 'signing', 'cache'))"
+    )
     op.execute(FITS.format(down_revision))
