@@ -43,7 +43,7 @@ class OpenProducts:
         answers = Counter(
             "brain_catalogue_answers",
             "Answers of tenants' own catalogues: fresh or stale from memory, asked, failed",
-            ["how"],
+            ["answer"],
             registry=registry,
         )
         self.keeping.saw = lambda how: answers.labels(how).inc()

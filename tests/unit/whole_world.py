@@ -17,7 +17,6 @@ from adapters.catalog.asking import Asking
 from adapters.catalog.keeping import Keeping
 from adapters.guarded_http import Guarded
 from adapters.mcp_servers import McpServers
-from adapters.outgoing import Outgoing
 from domain.ids import new_id
 from domain.model import Catalog
 from serve_app.caches import Caches
@@ -344,8 +343,8 @@ async def _guard(parts: Parts, pool: Pool, redis: Redis, redis_url: str, models:
     parts.tools = ToolParts(servers, service.refresh, MASTER, loopback)
     stored, products = PostgresCatalogueSources(pool), PostgresProducts(pool)
     sources, cache = endpoints(stored, MASTER), LocalCache()
-    outgoing = await Outgoing().__aenter__()
-    read = TenantCatalogues(products, Keeping(Asking(outgoing), cache), sources)
+    assert parts.outward is not None
+    read = TenantCatalogues(products, Keeping(Asking(parts.outward.outgoing), cache), sources)
     parts.catalogue = Catalogue(read, products, Sources(stored, MASTER, loopback, read))
     parts.caches.named["catalogue"] = cache
     parts.privacy = Privacy(erasing, PostgresDataExport(pool))
