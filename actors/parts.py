@@ -98,7 +98,7 @@ class HostLimits:
     recalled: int = 3  # similar exchanges
     products_timeout: float = 0.8  # how long a turn waits for its products
     products: int = 20  # that a turn is told
-    offer_timeout: float = 1.0  # how long a turn waits to learn what it may call
+    offer_timeout: float = 2.0  # how long a turn waits to learn what it may call
     tool_timeout: float = 20  # of one call
     tool_rounds: int = 6  # generations of a turn that may call tools
     tool_calls: int = 16  # of a turn

@@ -13,8 +13,10 @@ from domain.context import Material, Remembered
 from domain.conversation import ConversationKey
 from domain.errors import BrainError
 from domain.ports import Understanding
+from domain.product_cues import follows, other_matter, plainly
 from domain.product_facts import material_of, no_facts
-from domain.product_query import MOST_TURNS, Reading, follows, plainly, read
+from domain.product_query import Reading
+from domain.product_reading import MOST_TURNS, read
 from domain.product_search import ProductSearch, Seen, wish_of
 
 log = logging.getLogger("brain.products")
@@ -40,19 +42,22 @@ class Message:
 
     @property
     def may_need(self) -> bool:
-        """By its intent and its words, before anything is asked."""
+        """By its intent and its words, before anything is asked. An intent that is sure is believed, but for words that
+        go on from what was said of products."""
         if self.understood is not None and self.understood.needs_products:
             return True
-        return (plainly(self.text) and not self._sure) or (follows(self.text) and any(map(plainly, self.earlier)))
+        return not other_matter(self.text) and (not self._sure or (follows(self.text) and bool(self.earlier)))
 
     def needs(self, reading: Reading) -> bool:
         """Now that it was read with the catalogue's words: where no intent says so, it has to name something."""
         if self.understood is not None and self.understood.needs_products:
             return True
-        named = reading.category or reading.wishes or reading.ids or reading.sides or reading.refers is not None
-        if plainly(self.text) and not self._sure:
-            return bool(named or reading.words)
-        return bool(named or reading.bounds or reading.cheaper)
+        if reading.before is not None and reading.follows:
+            return bool(reading.wishes or reading.bounds or reading.cheaper or reading.refers is not None)
+        if self._sure:
+            return False
+        named = reading.category or reading.ids or reading.sides
+        return bool(named or (plainly(self.text) and (reading.wishes or reading.words)))
 
     @property
     def _sure(self) -> bool:

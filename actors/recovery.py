@@ -132,14 +132,16 @@ async def _inherit(run: TurnRun, unsure: bool, book: Book) -> Found | Lost:
 
     So is one of an empty journal, unless its owner knows that nothing was said (not `unsure`, no `n`).
     """
-    live, parts = run.live, run.parts
+    live, parts, known = run.live, run.parts, -1  # rounds that are known to have ended
     deadline = time.monotonic() + parts.limits.admission
     while True:
         progress = await _progress(run)
         if progress is not None:
             _remember(live, progress)
-        if parts.has_tools and not live.asked.models:
+        ended = len(progress.rounds) if progress is not None else 0
+        if parts.has_tools and not live.asked.models and ended != known:
             await take_up_rounds(run, progress, book)
+            known = ended
         if progress is not None and progress.sealed is not None:
             return await taken_over(run, *_ended(progress, progress.sealed))
         request = live.request = _joining(run)

@@ -25,6 +25,7 @@ IN_A_ROW = 20  # deliveries of a lane, until others have their turn
 AWAKE, ASLEEP = 0.1, 0.5  # seconds between two looks: after work, and when nothing came for a while
 DOZE = 20.0  # seconds without work until it is asleep
 TROUBLE = 5.0  # seconds, the longest pause after a failure
+REST = 30.0  # seconds until a tenant is tried again whose rows could not be worked on
 
 Began = Callable[[str, Sequence[str]], Coroutine[Any, Any, None]]
 
@@ -51,6 +52,7 @@ class FanningOut:
         self, fan_out: FanOut, figures: Figures, woken: Callable[[], None], began: Began = nobody_hears
     ) -> None:
         self._fan_out, self.figures, self._woken, self._began = fan_out, figures, woken, began
+        self._resting: dict[str, float] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -65,14 +67,19 @@ class FanningOut:
     async def step(self) -> int:
         """One round over the tenants: how many rows it was."""
         done = 0
+        now = time.monotonic()
         for tenant in await self._fan_out.tenants(TENANTS):
+            if now < self._resting.get(tenant, now):
+                continue
             with acting_for(tenant):
                 try:
                     done += await self._step(tenant)
+                    self._resting.pop(tenant, None)
                 except Unavailable:
                     raise
-                except Exception:
-                    log.exception("this tenant's events are not made into deliveries")
+                except Exception:  # the others go on
+                    log.exception("this tenant's events are not made into deliveries at the moment")
+                    self._resting[tenant] = now + REST
         return done
 
     async def _step(self, tenant: str) -> int:

@@ -29,7 +29,7 @@ from domain.understanding import Example
 
 log = logging.getLogger(__name__)
 
-PRODUCTS = frozenset(("product_search", "product_info", "recommendation", "availability", "price"))
+PRODUCTS = frozenset(("product_search", "product_availability"))
 AT_ONCE = 256  # texts in one call of the embedder
 LONG = 2000  # characters, from which on looking for entities takes longer than a thread
 

@@ -116,7 +116,7 @@ class Outbound:
 
     `id`: for de-duplication. `data`, by type: `message` {message: as in the API}; `receipt` {message_id, turn_id,
     status} for `in_reply_to`, the id that the channel gave the message; `typing` {typing}; `deleted` {message_id};
-    `error` {turn_id, error}: a turn failed without a reply; `ended` {}.
+    `error` {turn_id, error: its code}: a turn failed without a reply; `ended` {}.
     """
 
     id: str
@@ -234,7 +234,8 @@ class ChannelStore(Protocol):
 
     def arrive(self, channel: Channel, inbound: Inbound) -> Awaitable[Arrived]:
         """Give an inbound message its ids, in one transaction with the conversation that its thread needs: made where
-        the thread has none, or one that has ended. One that came before has the ids that it got then."""
+        the thread has none, or one that has ended. One that came before has the ids that it got then. Raises
+        `QuotaExceeded`."""
         ...
 
     def receipt(self, channel: Channel, message: str, status: ReceiptStatus) -> Awaitable[bool]:

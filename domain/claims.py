@@ -19,9 +19,8 @@ MOST_TOLD = 5  # claims that a correction puts right
 CORRECTION = "\n\nCorrection from the catalogue: "
 _HEDGED = re.compile(
     r"\b(?:under|over|below|above|beneath|less than|more than|cheaper than|up to|at least|at most|within|between|"
-    r"saves?|saving|discounts?|"
-    r"shipping|delivery|difference|cheaper by|total(?:s|ling)?|together|sum|budget|and|coupon|voucher|instead of|"
-    r"not|was)\b(?:\s+(?:of|is|are|comes to|a))*[\s:]*$",
+    r"saves?|saving|discounts?|shipping|delivery|difference|cheaper by|total(?:s|ling)?|together|sum|budget|coupon|"
+    r"voucher|instead of|not|was)\b(?:\s+(?:of|is|are|comes to|costs?|you|a))*[\s:]*$|\bbetween\b[^.\n]*\band\s*$",
     re.IGNORECASE,
 )
 _RELATIVE = re.compile(

@@ -4,9 +4,8 @@ The schedule is that of Standard Webhooks (https://github.com/standard-webhooks/
 schedule"), cut off after a day.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from domain.channels import Channel, Result, Sent
@@ -172,19 +171,3 @@ class FanOut(Protocol):
     async def step(self, tenant: str, limit: int) -> Fanned:
         """The next rows of a tenant: their deliveries and their confirmation are one transaction."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """A row of the outbox."""
-
-    id: int
-    tenant: str
-    topic: str
-    payload: Mapping[str, Any]
-    at: datetime
-
-    def named(self, name: str) -> str | None:
-        """An id of the payload."""
-        found = self.payload.get(name) if isinstance(self.payload, Mapping) else None
-        return found if isinstance(found, str) else None

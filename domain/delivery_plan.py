@@ -6,9 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.channels import PUSHED, Binding, OutboundType
-from domain.cloud_events import CloudEvent, event_id
-from domain.deliveries import Fact
-from domain.subscribers import matches
+from domain.cloud_events import Fact, event_id, matches, told
 
 NO_STREAM = ""  # of events that are no conversation's
 
@@ -44,24 +42,8 @@ class Planned:
     message: str | None
 
 
-def events_of(fact: Fact) -> list[CloudEvent]:
-    payload = dict(fact.payload)
-    conversation = payload.get("conversation_id")
-    return [
-        CloudEvent(
-            id=event_id(fact.tenant, fact.id, fact.at, fact.topic),
-            type=fact.topic,
-            tenant=fact.tenant,
-            time=fact.at,
-            key=conversation or fact.tenant,
-            subject=payload.get(f"{fact.topic.partition('.')[0]}_id") or conversation,
-            data=payload,
-        )
-    ]
-
-
 def for_webhooks(fact: Fact, listeners: Sequence[Listener]) -> Iterator[Planned]:
-    for event in events_of(fact):
+    for event in told(fact):
         for listener in listeners:
             if listener.since <= fact.at and matches(listener.events, event.type):
                 conversation = event.data.get("conversation_id")
@@ -103,7 +85,11 @@ def _shown(fact: Fact) -> tuple[OutboundType, dict[str, Any]] | None:
         case "turn.completed" | "turn.cancelled":
             return ("message", ids) if ids["message_id"] else None
         case "turn.failed":
-            return ("message", ids) if ids["message_id"] else ("error", {"turn_id": ids["turn_id"]})
+            return (
+                ("message", ids)
+                if ids["message_id"]
+                else ("error", {"turn_id": ids["turn_id"], "error": fact.payload.get("error")})
+            )
         case "message.deleted":
             return "deleted", {"message_id": ids["message_id"]}
         case "conversation.ended":

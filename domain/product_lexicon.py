@@ -71,13 +71,12 @@ class Lexicon:
                 self._spelling.setdefault(word[0], []).append(word)
 
     def attribute(self, words: Sequence[str]) -> str | None:
-        """The attribute that these words name: all of its name, else its last word."""
+        """The attribute that these words name: all of its name, else the last word of it."""
         said = set(words)
         whole = [one for one, name in self.attributes.items() if name <= said]
         if whole:
             return max(whole, key=lambda one: len(self.attributes[one]))
-        partly = [one for one, name in self.attributes.items() if name & said and (not name - said or len(name) > 1)]
-        return partly[0] if partly else None
+        return next((one for one in self.attributes if (name := forms(one)) and name[-1] in said), None)
 
     def spelt(self, form: str) -> str:
         """The known word that an unknown one may be."""

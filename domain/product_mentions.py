@@ -30,7 +30,8 @@ _LABELS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A sentence or clause. `about`: products that it may mean, all alike for what it says; `phrase`: what it calls the
+    """A sentence or clause. `about`: products that it may mean, all alike for what it says, of those that have a
+    `named` title; `phrase`: what it calls the
     product that it speaks of, where that is nothing known. `inherited`: it names none itself and goes on about the one
     before."""
 
@@ -39,6 +40,7 @@ class Passage:
     money: tuple[Money, ...]
     phrase: str | None = None
     inherited: bool = False
+    named: tuple[Product, ...] = ()
 
 
 class Names:
@@ -89,15 +91,18 @@ class Names:
         money = tuple(amounts(_ADDRESS.sub(lambda match: " " * len(match.group()), text)))
         if groups:
             about = [product for group in groups for product in self._narrowed(group, text, money)]
-            return Passage(text, tuple({one.id: one for one in about}.values()), money)
+            every = tuple(product for group in groups for product in group)
+            return Passage(text, tuple({one.id: one for one in about}.values()), money, named=every)
         phrase = _phrase(text)
         if phrase is not None:
             loose = self._loosely(phrase)
             if loose:
-                return Passage(text, tuple(self._narrowed(loose, text, money)), money)
+                return Passage(text, tuple(self._narrowed(loose, text, money)), money, named=tuple(loose))
             return Passage(text, (), money, phrase)
         if before is not None and before.about:
-            return Passage(text, before.about, money, inherited=True)
+            other = self._says_values(before.named, text)  # "but the red one is"
+            meant = tuple(self._narrowed(before.named, text, money)) if other else before.about
+            return Passage(text, meant, money, inherited=not other, named=before.named)
         return Passage(text, (), money)
 
     def _groups(self, text: str) -> list[list[Product]]:
@@ -130,6 +135,10 @@ class Names:
         priced = [one for one in kept if any(one.price == said.amount for said in money)]
         return priced or kept
 
+    def _says_values(self, products: Sequence[Product], text: str) -> bool:
+        spoken = _spoken(forms(text))
+        return any(value in spoken for one in products for value in self._values[one.id])
+
     def _told_apart(self, passage: Passage) -> list[Product]:
         """One product for each combination of values that the passage says."""
         spoken = _spoken(forms(passage.text))
@@ -152,7 +161,7 @@ class Names:
 def _phrase(text: str) -> str | None:
     """What a passage calls a product, by its quotation marks, its emphasis or its place in a list."""
     for match in _PHRASE.finditer(text):
-        phrase = next(part for part in match.groups() if part is not None).strip(" .,:")
+        phrase = next(part for part in match.groups() if part is not None).strip(' .,:*_“”"')
         said = [word for word in forms(phrase) if word.isalpha() and len(word) > 1]
         telling = [word for word in said if word not in _LABELS and not filler(word)]
         if telling and len(said) <= 10 and said[0] not in _LABELS:

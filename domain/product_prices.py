@@ -41,7 +41,8 @@ _OF_SOMETHING = (
     r"|watts?|items?|things?|percent"
 )
 _SAID = rf"(?:{_MONEY}|(?<![\w.,-]){_NUMBER})(?![\w%\"-]|[.,]\d|\s?(?:{_OF_SOMETHING})\b)"
-_BETWEEN = re.compile(rf"(?:\bbetween\s+|\bfrom\s+)?({_SAID})\s*(?:\band\b|\bto\b|-|–)\s*({_SAID})", re.IGNORECASE)
+_FROM = rf"{_MONEY}|(?<![\w.,-]){_NUMBER}"
+_BETWEEN = re.compile(rf"(?:\bbetween\s+|\bfrom\s+)?({_FROM})\s*(?:\band\b|\bto\b|-|–)\s*({_SAID})", re.IGNORECASE)
 _BELOW = re.compile(
     r"\b(?P<strict>under|below|less than|cheaper than|lower than|beneath)\s+"
     rf"(?P<a>{_SAID})|\b(?:up to|at most|max(?:imum)?(?: of| price)?|no more than|not more than|not over|within|"

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from unicodedata import combining, normalize
 
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]-(?=[^\W\d_]{2})[^\W\d_]+|[^\W\d_]+|[%\"]")
@@ -22,9 +23,14 @@ _SAME = {
     "hr": "hour",
     "jewelry": "jewellery",
     "kilo": "kg",
+    "bookshelves": "bookshelf",
+    "knives": "knife",
     "liter": "l",
     "litre": "l",
+    "mice": "mouse",
     "pound": "lb",
+    "scarves": "scarf",
+    "shelves": "shelf",
     "polarised": "polarized",
     "resistance": "resistant",
     "tee": "tshirt",
@@ -70,6 +76,7 @@ def forms(text: str) -> tuple[str, ...]:
     return tuple(word.form for word in words(text))
 
 
+@lru_cache(maxsize=50_000)
 def form(said: str) -> str:
     """The form that equal words share: "T-shirts", "t-shirt" and "Tshirt" have one."""
     low = said.casefold().replace("-", "")

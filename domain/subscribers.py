@@ -1,7 +1,6 @@
 """Who hears of what happens: a tenant's webhooks and channels, as the API shows them."""
 
 import re
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
@@ -52,11 +51,6 @@ class ChannelEntry(Subscriber):
     kind: Kind
     name: str
     settings: dict[str, Any]
-
-
-def matches(patterns: Iterable[str], type: str) -> bool:
-    """Whether one of these patterns means events of this type."""
-    return any(one in ("*", type) or (one.endswith(".*") and type.startswith(one[:-1])) for one in patterns)
 
 
 class DeliveryEntry(BaseModel):

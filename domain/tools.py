@@ -10,20 +10,11 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from domain.carried import carried
-from domain.errors import BrainError
 
 Consent = Literal["none", "user"]
 MOST_OFFERED = 64  # tools of one turn
 LONGEST_NAME = 64  # characters that providers take
 _UNFIT = re.compile(r"[^a-zA-Z0-9_-]+")
-
-
-class ToolServerFailed(BrainError):
-    """The server of these tools does not answer as one."""
-
-    status = 502
-    type = "upstream_error"
-    code = "tool_server_failed"
 
 
 class ListedTool(BaseModel):

@@ -22,7 +22,7 @@ log = logging.getLogger("brain.relay")
 BATCH = 500  # rows: what a relay holds in memory at the most, twice
 SOON, LATER = 0.01, 0.1  # seconds between two looks: after work, and when nothing came for a while
 DOZE = 10.0  # seconds without work until it is later
-SHARE = 20  # a look that took long is followed by a pause so many times as long: Postgres has other things to do
+SHARE = 4  # a look that took long is followed by a pause so many times as long: Postgres has other things to do
 CHECK = 1.0  # seconds between two looks at whether Redis has lost something
 TROUBLE = 2.0  # seconds, the longest pause after a failure
 STAND_BY = 0.25  # seconds between two tries to take over
@@ -137,8 +137,9 @@ class EventRelay:
 
     async def _begin_anew(self, term: Term) -> None:
         """Redis is empty, or of an earlier time: what waits and the rows of the last hour are told (again)."""
-        log.warning("Redis has lost events: those of the last %.0f s are published again", self._republish)
-        self.figures.lost += 1
+        if max(term.position, self._position) > 0:  # else it never had any
+            log.warning("Redis has lost events: those of the last %.0f s are published again", self._republish)
+            self.figures.lost += 1
         marker = await self._log.lost(term.epoch, self._republish)
         await self._streams.adopt(term.epoch, marker)
         self._term = Term(term.epoch, marker, 0, 0)

@@ -255,4 +255,8 @@ class IngressReplica:
                 self._draining = bool(await self._redis.exists(DRAINING))
             except (RedisError, OSError, TimeoutError):
                 log.debug("Redis is away: whether the service drains is not known")
+            if self._draining:
+                self._sockets.drain()
+            else:
+                self._sockets.draining = False
             await asyncio.sleep(0.2 if not self._complete else 1.0)

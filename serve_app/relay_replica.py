@@ -39,7 +39,7 @@ class RelayReplica:
         self._redis = open_redis(settings.required("redis_url"))
         self._hosts = HandleHosts(host)
         self._metrics = MetricsPage(serve.get_replica_context().deployment, self._redis)
-        deliveries = Deliveries(self._pool, settings.master_keys, settings.outgoing)
+        deliveries = Deliveries(self._pool, settings.master_keys, settings.outgoing, self._hosts)
         deliveries.show(self._metrics.registry)
         events = event_relay(settings, self._pool, self._metrics.registry)
         self._workers: list[Worker] = [events, deliveries]

@@ -10,6 +10,7 @@ from domain.errors import NotFound
 from domain.ids import new_id
 from domain.tenant import Caller
 from storage.audit import record
+from storage.creation import check_room
 from storage.postgres import Connection, Pool, asking, reading
 from storage.retry import again
 from storage.sealing import MasterKeys
@@ -65,7 +66,8 @@ class PostgresChannels:
     async def thread(self, channel: Channel, thread: str) -> Binding | None:
         async with reading(self._pool, channel.tenant) as lent:
             row = await lent.fetchrow(
-                f"SELECT {_BINDING} FROM {_BINDINGS} WHERE b.tenant_id = $1 AND b.channel_id = $2 AND b.thread = $3",
+                f"SELECT {_BINDING} FROM {_BINDINGS} WHERE b.tenant_id = $1 AND b.channel_id = $2 AND b.thread = $3"
+                " AND b.current",
                 channel.tenant,
                 channel.id,
                 thread,
@@ -187,13 +189,26 @@ async def _conversation(lent: Connection, channel: Channel, inbound: Inbound) ->
     row = await lent.fetchrow(
         "SELECT b.conversation_id, c.status FROM brain.channel_bindings b JOIN brain.conversations c"
         " ON c.tenant_id = b.tenant_id AND c.id = b.conversation_id"
-        " WHERE b.tenant_id = $1 AND b.channel_id = $2 AND b.thread = $3",
+        " WHERE b.tenant_id = $1 AND b.channel_id = $2 AND b.thread = $3 AND b.current",
         channel.tenant,
         channel.id,
         inbound.thread,
     )
     if row is not None and row["status"] == "active":
         return str(row["conversation_id"])
+    if row is not None:  # what it still has to say is shown there, too
+        await lent.execute(
+            "UPDATE brain.channel_bindings SET current = false"
+            " WHERE tenant_id = $1 AND channel_id = $2 AND thread = $3 AND current",
+            channel.tenant,
+            channel.id,
+            inbound.thread,
+        )
+    most = await lent.fetchval(
+        "SELECT (settings->'quotas'->>'max_conversations')::integer FROM brain.tenants WHERE id = $1", channel.tenant
+    )
+    if most is not None:
+        await check_room(lent, channel.tenant, most)
     made = new_id("conv")
     await lent.execute(
         "INSERT INTO brain.conversations (tenant_id, id, user_id, metadata) VALUES ($1, $2, $3, $4)",
@@ -204,8 +219,7 @@ async def _conversation(lent: Connection, channel: Channel, inbound: Inbound) ->
     )
     await lent.execute(
         "INSERT INTO brain.channel_bindings (tenant_id, channel_id, thread, conversation_id, channel_user)"
-        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (tenant_id, channel_id, thread) DO UPDATE SET"
-        " conversation_id = excluded.conversation_id, channel_user = excluded.channel_user, created_at = now()",
+        " VALUES ($1, $2, $3, $4, $5)",
         channel.tenant,
         channel.id,
         inbound.thread,

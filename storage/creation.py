@@ -44,14 +44,15 @@ async def create_conversation(pool: Pool, caller: Caller, new: NewConversation) 
                 found = Conversation.model_validate(first)
                 return found, found.id != new.id
         if new.most is not None:
-            await _check_room(connection, caller.tenant, new.most)
+            await check_room(connection, caller.tenant, new.most)
         made = await _insert(connection, caller.tenant, new)
         if new.key is not None:
             await remember(connection, caller, new.key, made.model_dump(mode="json"))
         return made, False
 
 
-async def _check_room(connection: Connection, tenant: str, most: int) -> None:
+async def check_room(connection: Connection, tenant: str, most: int) -> None:
+    """Raises `QuotaExceeded` where the tenant has as many conversations as it may."""
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", f"conversations {tenant}")
     count = await connection.fetchval(
         "SELECT count(*) FROM (SELECT FROM brain.conversations WHERE tenant_id = $1 LIMIT $2) c", tenant, most

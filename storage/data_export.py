@@ -50,6 +50,8 @@ _OF_CONVERSATION = (
     " AND concat_ws('/', c.turn_id, lpad(c.round::text, 6, '0'), lpad(c.place::text, 6, '0')) > $3",
     "SELECT 'summary' AS object, s.conversation_id AS place, to_jsonb(s) - 'tenant_id' AS line"
     " FROM brain.summaries s WHERE s.tenant_id = $1 AND s.conversation_id = $2 AND s.conversation_id > $3",
+    "SELECT 'channel_binding' AS object, b.channel_id AS place, to_jsonb(b) - 'tenant_id' AS line"
+    " FROM brain.channel_bindings b WHERE b.tenant_id = $1 AND b.conversation_id = $2 AND b.channel_id > $3",
 )
 _CONSENTS = (
     "SELECT 'tool_consent' AS object, c.server_id || '/' || c.user_id AS place, to_jsonb(c) - 'tenant_id' AS line"
@@ -78,6 +80,12 @@ _OF_TENANT = (
     " FROM brain.catalogue_sources s WHERE s.tenant_id = $1 AND $2::text IS NULL AND s.url > $3",
     "SELECT 'tool_server' AS object, s.id AS place, to_jsonb(s) - '{tenant_id,sealed}'::text[] AS line"
     " FROM brain.tool_servers s WHERE s.tenant_id = $1 AND $2::text IS NULL AND s.id > $3",
+    "SELECT 'webhook' AS object, w.id AS place,"
+    " to_jsonb(w) - '{tenant_id,secret,secret_before,secret_before_until}'::text[] AS line FROM brain.webhooks w"
+    " WHERE w.tenant_id = $1 AND $2::text IS NULL AND w.id > $3",
+    "SELECT 'channel' AS object, c.id AS place,"
+    " to_jsonb(c) - '{tenant_id,secret,secret_before,secret_before_until}'::text[] AS line FROM brain.channels c"
+    " WHERE c.tenant_id = $1 AND $2::text IS NULL AND c.id > $3",
     "SELECT 'audit' AS object, a.id AS place, to_jsonb(a) - 'tenant_id' AS line FROM brain.audit a"
     " WHERE a.tenant_id = $1 AND $2::text IS NULL AND a.id > $3",
 )

@@ -62,6 +62,10 @@ _OF_TENANT = (  # what goes with the tenant's row, or is no conversation's, by t
     ("catalogue_sources", "catalogue_sources"),
     ("tool_servers", "tool_servers"),
     ("tool_consents", "tool_consents"),
+    ("webhooks", "webhooks"),
+    ("channels", "channels"),
+    ("deliveries", "deliveries"),
+    ("channel_messages", "channel_messages"),
 )
 
 
@@ -210,6 +214,17 @@ class PostgresErasure:
                 named,
                 ids,
             )
+            delivered = await lent.fetch(
+                "DELETE FROM brain.deliveries WHERE tenant_id = $1 AND conversation_id = ANY ($2)"
+                " AND (status <> 'waiting' OR type <> 'conversation.deleted') RETURNING 1",
+                tenant,
+                ids,
+            )
+            heard = await lent.fetch(
+                "DELETE FROM brain.channel_messages WHERE tenant_id = $1 AND conversation_id = ANY ($2) RETURNING 1",
+                tenant,
+                ids,
+            )
             rows = await lent.fetch(
                 "UPDATE brain.erasure_steps SET erased_at = clock_timestamp() WHERE tenant_id = $1 AND erasure_id = $2"
                 " AND conversation_id = ANY ($3) AND erased_at IS NULL RETURNING counts",
@@ -218,6 +233,7 @@ class PostgresErasure:
                 ids,
             )
             counts = {"events": events, "usage": unlinked, "idempotency_keys": len(gone), "journals": journals}
+            counts |= {"deliveries": len(delivered), "channel_messages": len(heard)}
             await _add(lent, tenant, job, [counts, *(row["counts"] for row in rows)])
 
     @again

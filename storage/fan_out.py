@@ -8,7 +8,8 @@ import logging
 from collections.abc import Sequence
 
 from domain.channels import Binding
-from domain.deliveries import Fact, Fanned
+from domain.cloud_events import Fact
+from domain.deliveries import Fanned
 from domain.delivery_plan import Listener, Origin, Planned, for_channels, for_webhooks
 from domain.ids import new_id
 from storage.postgres import Connection, Pool, asking, reading
@@ -58,7 +59,7 @@ class PostgresFanOut:
             origins = await _origins(lent, tenant, facts) if bindings else {}
             planned, aside = [], []
             for fact in facts:
-                bound = bindings.get(fact.named("conversation_id") or "", [])
+                bound = bindings.get(_named(fact, "conversation_id") or "", [])
                 try:
                     planned += [*for_webhooks(fact, listeners), *for_channels(fact, bound, origins)]
                 except Exception:
@@ -72,7 +73,7 @@ class PostgresFanOut:
         began = [
             conversation
             for fact in facts
-            if fact.topic == "message.received" and (conversation := fact.named("conversation_id")) in bindings
+            if fact.topic == "message.received" and (conversation := _named(fact, "conversation_id")) in bindings
         ]
         return Fanned(len(facts), len(planned), list(dict.fromkeys(one for one in began if one)))
 
@@ -120,7 +121,7 @@ async def _bindings(lent: Connection, tenant: str, facts: Sequence[Fact]) -> dic
         " WHERE b.tenant_id = $1 AND b.conversation_id = ANY ($2) AND c.status = 'active'"
         " ORDER BY b.channel_id FOR KEY SHARE OF c",
         tenant,
-        list({one for fact in facts if (one := fact.named("conversation_id")) is not None}),
+        list({one for fact in facts if (one := _named(fact, "conversation_id")) is not None}),
     )
     found: dict[str, list[Binding]] = {}
     for row in rows:
@@ -142,6 +143,12 @@ async def _origins(lent: Connection, tenant: str, facts: Sequence[Fact]) -> dict
         "SELECT message_id, channel_id, external_id FROM brain.channel_messages"
         " WHERE tenant_id = $1 AND message_id = ANY ($2)",
         tenant,
-        [fact.named("message_id") for fact in facts if fact.topic == "message.received"],
+        [_named(fact, "message_id") for fact in facts if fact.topic == "message.received"],
     )
     return {row["message_id"]: Origin(row["channel_id"], row["external_id"]) for row in rows}
+
+
+def _named(fact: Fact, name: str) -> str | None:
+    """An id of a row's payload."""
+    found = fact.payload.get(name) if isinstance(fact.payload, dict) else None
+    return found if isinstance(found, str) else None

@@ -24,7 +24,7 @@ FUSION = 60
 """k of reciprocal rank fusion, as of the search in messages."""
 SPARE = 20  # candidates more than asked for
 MOST = 1000  # products of one `put`
-START = 3  # letters in which nobody errs
+START = 2  # letters in which nobody errs
 
 
 def _here(call: Callable[P, Awaitable[T]]) -> Callable[P, Coroutine[Any, Any, T]]:

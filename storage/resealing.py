@@ -16,6 +16,7 @@ from domain.model import Provider
 from storage import catalogue_sources
 from storage.access import API_KEYS, pepper_name
 from storage.sealing import CannotOpen, MasterKeys
+from storage.subscribers import CHANNELS, WEBHOOKS, Table, sealed_as
 from storage.tool_servers import seal_name
 
 ROUNDS = 20  # of looking again, where entries change meanwhile
@@ -42,6 +43,7 @@ def reseal(url: str, keys: MasterKeys, tell: Callable[[int, int], None] = lambda
                 *_providers(connection),
                 *_signing_keys(connection),
                 *_tool_servers(connection),
+                *_subscribers(connection),
                 *_catalogue_sources(connection),
             ]
             again = False
@@ -148,3 +150,26 @@ def _count_keys(connection: psycopg.Connection[dict[str, Any]], keys: MasterKeys
     ).fetchone()
     assert row is not None
     found.old_keys, found.bare_keys = row["old"], row["bare"]
+
+
+def _subscribers(connection: psycopg.Connection[dict[str, Any]]) -> list[Row]:
+    """The secrets of webhooks and channels, and those that they replaced."""
+
+    def row(table: Table[Any], column: str, one: dict[str, Any]) -> Row:
+        def put(sealed: dict[str, str]) -> bool:
+            changed = connection.execute(
+                f"UPDATE brain.{table.name} SET {column} = %s WHERE tenant_id = %s AND id = %s AND {column} = %s",
+                (Jsonb(sealed), one["tenant_id"], one["id"], Jsonb(one["sealed"])),
+            )
+            return changed.rowcount == 1
+
+        return f"the secret of {table.what} {one['id']}", sealed_as(table.what, one["id"]), one["sealed"], put
+
+    found: list[Row] = []
+    for table in (WEBHOOKS, CHANNELS):
+        for column in ("secret", "secret_before"):
+            rows = connection.execute(
+                f"SELECT tenant_id, id, {column} AS sealed FROM brain.{table.name} WHERE {column} IS NOT NULL"
+            ).fetchall()
+            found += [row(table, column, one) for one in rows]
+    return found

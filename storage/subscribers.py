@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import asyncpg
 
-from domain.errors import NotFound
+from domain.errors import NotFound, QuotaExceeded
 from domain.subscribers import ChannelEntry, Subscriber, Webhook
 from domain.tenant import Caller
 from storage.audit import record
@@ -20,6 +20,7 @@ from storage.retry import again
 from storage.sealing import MasterKeys
 
 S = TypeVar("S", bound=Subscriber)
+MOST = 100  # of a tenant: each event is written once for each that hears it
 OVERLAP = timedelta(hours=24)  # for which a secret that was replaced signs, too
 SERVICE = "service"  # the actor of what the service does by itself
 
@@ -62,7 +63,8 @@ class PostgresSubscribers(Generic[S]):
 
     @again
     async def create(self, caller: Caller, new: New) -> tuple[S, str, bool]:
-        """It, its secret as `whsec_…`, and whether an earlier request made it. Raises `IdempotencyMismatch`."""
+        """It, its secret as `whsec_…`, and whether an earlier request made it. Raises `IdempotencyMismatch`,
+        `QuotaExceeded`."""
         table, tenant = self._table, caller.tenant
         async with reading(self._pool, tenant) as lent:
             if new.key is not None:
@@ -70,6 +72,7 @@ class PostgresSubscribers(Generic[S]):
                 if first is not None:
                     row = await self._row(lent, tenant, first["id"])
                     return self._made(row), shown_secret(opened(self._keys, table.what, row)[0]), first["id"] != new.id
+            await self._check_room(lent, tenant)
             values = [new.values[name] for name in table.columns]
             places = ", ".join(f"${n}" for n in range(1, len(values) + 4))
             await lent.execute(
@@ -176,6 +179,11 @@ class PostgresSubscribers(Generic[S]):
         async with reading(self._pool, caller.tenant) as lent:
             await disable(lent, caller, self._table, id, None)
             return self._made(await self._row(lent, caller.tenant, id))
+
+    async def _check_room(self, lent: Connection, tenant: str) -> None:
+        count = await lent.fetchval(f"SELECT count(*) FROM brain.{self._table.name} WHERE tenant_id = $1", tenant)
+        if count >= MOST:
+            raise QuotaExceeded(f"a tenant may have {MOST} {self._table.what}s")
 
     def _made(self, row: asyncpg.Record) -> S:
         return self._table.model.model_validate({name: row[name] for name in self._table.shown.split(", ")})

@@ -27,7 +27,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
     "product_info": ("You would like to know more about {topic}. Which detail matters: size, material, stock?",),
     "recommendation": ("For {topic} I need to know a little more: who is it for, and what may it cost?",),
-    "availability": ("To see whether {topic} is in stock I need the product's exact name, its size and its colour.",),
+    "product_availability": (
+        "To see whether {topic} is in stock I need the product's exact name, its size and its colour.",
+    ),
     "price": ("To tell you the price of {topic} I need the product's exact name or its number.",),
     "discount": ("Current offers are listed in the shop, and a discount code is entered at the checkout.",),
     "order_status": (

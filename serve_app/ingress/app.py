@@ -123,8 +123,7 @@ def create_app(parts: Parts) -> FastAPI:
     for router in _ROUTERS:
         app.include_router(router)
     app.router.routes.extend((*ROUTES, *widget_page.ROUTES))
-    endpoint.add_to(app, parts)
     add_error_answers(app)
-    app.add_middleware(Around, settings=parts.settings)
+    app.add_middleware(Around, settings=parts.settings, sockets=endpoint.sockets_of(app, parts))
     describe(app)
     return app

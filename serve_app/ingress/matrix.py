@@ -27,6 +27,7 @@ class _Bare:
     """As much of the parts as making the application asks for."""
 
     settings = IngressSettings()
+    sockets = None
 
 
 def application() -> FastAPI:

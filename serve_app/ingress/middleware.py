@@ -16,18 +16,21 @@ from serve_app.ingress.limiting import leave
 from serve_app.ingress.parts import IngressSettings
 
 _DRAIN = 8 * 1024 * 1024  # bytes of a body too large that are read and forgotten, so that its sender reads the answer
+SOCKETS = "/api/v1/ws"
 _METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"))
 
 
 class Around:
-    def __init__(self, app: ASGIApp, settings: IngressSettings) -> None:
-        self._settings, self._rules = settings, settings.edge
+    """`sockets`: what answers `/api/v1/ws`."""
+
+    def __init__(self, app: ASGIApp, settings: IngressSettings, sockets: ASGIApp | None = None) -> None:
+        self._settings, self._rules, self._sockets = settings, settings.edge, sockets
         self._app, self._always = shared(app, self._rules), always(self._rules)
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" and _refused_socket(scope, self._settings):
-            await refuse_upgrade(send, Problem(403, "pages of this origin may not open a socket here"))
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
             return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -37,6 +40,14 @@ class Around:
             await self._answered(scope, receive, send)
         finally:
             self._open -= 1
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _refused_socket(scope, self._settings):
+            await refuse_upgrade(send, Problem(403, "pages of this origin may not open a socket here"))
+        elif self._sockets is None or scope["path"] != SOCKETS:
+            await refuse_upgrade(send, Problem(404, "there is no such route"))
+        else:
+            await self._sockets(scope, receive, send)
 
     async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
         head = Head(scope, self._rules)

@@ -1,5 +1,6 @@
 """Servers of tools that a tenant registers, the tools that they list, and users' consent to them."""
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -77,7 +78,8 @@ async def create_server(request: Request, who: ManagesTools) -> Response:
         ),
     )
     if not replayed:
-        made = await tools.refresh(who.tenant, made.id)
+        with suppress(Unavailable):  # it stands, and can be asked later
+            made = await tools.refresh(who.tenant, made.id)
     return Answer(_server(made), 201, REPLAYED if replayed else {})
 
 
@@ -122,7 +124,8 @@ async def change_server(request: Request, who: ManagesTools, server_id: str) -> 
         raise Problem(422, "auth: must be given anew for a URL of another origin", "auth")
     changed = await tools.servers.change(who, server_id, fields)
     if {"url", "auth"} & body.model_fields_set:
-        changed = await tools.refresh(who.tenant, server_id)
+        with suppress(Unavailable):
+            changed = await tools.refresh(who.tenant, server_id)
     return Answer(_server(changed))
 
 

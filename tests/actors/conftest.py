@@ -114,6 +114,7 @@ class World:
     hosts: list = field(default_factory=list)
     tenants: Tenants = field(default_factory=Tenants)
     tools: object = None
+    products: object = None
 
     async def host(self, **limits) -> ConversationHost:
         async def resume(key):
@@ -132,6 +133,7 @@ class World:
             self.vitals,
             tenants=self.tenants,
             tools=self.tools,
+            products=self.products,
         )
         await host.start()
         self.hosts.append(host)

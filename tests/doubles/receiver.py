@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,3 +91,27 @@ async def receiving() -> AsyncIterator[Receiver]:
         if receiver.go is not None:
             receiver.go.set()
         await runner.cleanup()
+
+
+@contextmanager
+def receiving_beside() -> Iterator[Receiver]:
+    """In a thread of its own, for tests that wait by themselves."""
+    ready, over = threading.Event(), asyncio.Event()
+    found: list[Receiver] = []
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        async with receiving() as receiver:
+            found.append(receiver)
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield found[0]
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()

@@ -64,7 +64,7 @@ def config(work_folder: Path, provider: str) -> Path:
 @pytest.fixture(scope="session")
 def brain(work_folder: Path, config: Path) -> Iterator[Brain]:
     arguments = ["--config", str(config)]
-    environment = {"MOCK_KEY": PROVIDER_KEY, "HOME": str(work_folder)}
+    environment = {"MOCK_KEY": PROVIDER_KEY, "HOME": str(work_folder), "BRAIN_OUTGOING_ALLOWED": "127.0.0.1"}
     brain = Brain(work_folder / "data", free_port(), arguments, environment).start()
     yield brain
     code = brain.stop()

@@ -71,6 +71,19 @@ INSERT INTO brain.audit (tenant_id, id, actor, action, detail)
     VALUES (%(tenant)s, 'a', %(settings)s, 'x', %(settings)s);
 INSERT INTO brain.signing_keys (id, algorithm, public, sealed, signs_from)
     VALUES (%(tenant)s, 'EdDSA', %(settings)s, %(settings)s, '-infinity');
+INSERT INTO brain.webhooks (tenant_id, id, url, events, description, secret, secret_before)
+    VALUES (%(tenant)s, 'whk_x', %(odd)s, ARRAY['turn.*', '{"}'], %(odd)s, %(settings)s, %(settings)s);
+INSERT INTO brain.channels (tenant_id, id, kind, name, settings, secret)
+    VALUES (%(tenant)s, 'chn_' || %(tenant)s, 'webhook', %(odd)s, %(settings)s, %(settings)s);
+INSERT INTO brain.channel_bindings (tenant_id, channel_id, thread, conversation_id, channel_user)
+    SELECT tenant_id, 'chn_' || tenant_id, %(odd)s, id, %(odd)s FROM brain.conversations
+    WHERE tenant_id = %(tenant)s;
+INSERT INTO brain.channel_messages (tenant_id, channel_id, external_id, conversation_id, turn_id, message_id)
+    VALUES (%(tenant)s, 'chn_' || %(tenant)s, %(odd)s, 'conv_x', 'turn_x', 'msg_x');
+INSERT INTO brain.delivery_lanes (tenant_id, subscriber, stream, webhook_id, due, holder, held_until)
+    VALUES (%(tenant)s, 'whk_x', %(odd)s, 'whk_x', 'infinity', gen_random_uuid(), '-infinity');
+INSERT INTO brain.deliveries (tenant_id, id, subscriber, stream, event_id, type, event, answer)
+    VALUES (%(tenant)s, 'dlv_x', 'whk_x', %(odd)s, 'evt_x', 't', %(settings)s, %(odd)s);
 INSERT INTO brain.event_topics (name, patterns) VALUES ('t' || substr(md5(%(tenant)s), 1, 9), ARRAY['turn.*']);
 INSERT INTO brain.limits_told (tenant_id, kind, told_at) VALUES (%(tenant)s, %(odd)s, '-infinity');
 INSERT INTO brain.catalogue_sources (tenant_id, url, auth, header, sealed, timeout_ms)

@@ -69,7 +69,7 @@ class DeliveryWorld:
         self.sql("INSERT INTO brain.tenants (id, name) VALUES (%s, 'acme')", made)
         return Caller(made, new_id("key"), "owner", permissions_of("owner"))
 
-    async def webhook(self, who: Caller, events: tuple[str, ...] = ("*",), **values: Any) -> str:
+    async def webhook(self, who: Caller, events: tuple[str, ...] = ("turn.*",), **values: Any) -> str:
         """Its secret is one that the receiver knows."""
         given = {"url": self.receiver.url, "events": list(events), "description": None, "include_content": False}
         made, secret, _ = await self.webhooks.create(who, New(new_id("whk"), given | values))

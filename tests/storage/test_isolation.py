@@ -60,6 +60,9 @@ REDIS_KEYS = {
     "brain:events:{}": "a tenant's events, of ids alone: the tenant follows",
     "brain:topic:{}": "events of the whole platform, for the operator",
     "brain:cache:{}:generation": "of a cache by name: a number that a flush raises",
+    "brain:live:{}": "a channel by its number: what is told on it says of which tenant's conversation",
+    "brain:{}:present:{}": "who is there in a conversation: the tenant comes first",
+    "brain:{}:ticket:{}": "a credential that a ticket opens: the tenant comes first",
     "brain:cache:{}:{}:{}": "an entry of a cache by name: the tenant follows",
 }
 """Every name of a key in Redis, and why it may be so. One that holds a tenant's data has the tenant in it."""
@@ -72,7 +75,9 @@ NOT_REDIS = {
 LABELS = {
     "answer",
     "cache",  # by name, as the code names them
+    "code",  # of a WebSocket's close
     "deployment",
+    "direction",  # in or out
     "ending",
     "kind",
     "method",

@@ -99,6 +99,22 @@ async def test_a_sealed_stream_takes_its_end_and_nothing_else(journal):
     assert await journal.append(TENANT, asked.turn_id, 1, [(COMPLETED, {})]) is None
 
 
+async def test_the_owner_adds_text_to_a_sealed_stream_which_stays_sealed(journal):
+    asked, writer = request(), "w"
+    await journal.claim(asked, writer)
+    assert await journal.write(asked, writer, ("a",), 0) == 1
+    await journal.seal(asked, writer, Outcome("completed", "a", "m", "stop", deltas=((1, 1),)))
+    assert await journal.append(TENANT, asked.turn_id, 1, [(DELTA, {"text": "!"})], 1) is None, "nobody but the owner"
+    assert await journal.append(TENANT, asked.turn_id, 1, [(DELTA, {"text": "b"})], 1, epoch=2) == 2
+    assert await journal.write(asked, writer, ("late",), 2) is None
+    assert await journal.append(TENANT, asked.turn_id, 1, [(INTENT, {})], 2, epoch=2) is None
+    progress = await journal.progress(TENANT, asked.turn_id, 1, epoch=3)
+    assert [event.data.get("text") for event in progress.events] == ["a", "b"]
+    assert progress.sealed.finish_reason == "stop" and not progress.alive and not progress.closed
+    assert await journal.append(TENANT, asked.turn_id, 1, [(DELTA, {"text": "c"})], 2, epoch=2) is None
+    assert await journal.append(TENANT, asked.turn_id, 1, [(COMPLETED, {"message": None})], 2, epoch=3) == 3
+
+
 async def test_an_attempt_has_one_writer_until_its_heartbeat_stops(journal):
     asked = request()
     assert await journal.claim(asked, "one")

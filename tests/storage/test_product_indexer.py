@@ -209,6 +209,8 @@ async def test_a_search_finds_what_is_meant_beside_what_is_said(products, tenant
     question = ProductQuery("something against the sun", embedding=embedding)
     answer = await products.products.search(tenant, question)
     assert answer.items[0].product.id == "parasol"
+    far = [-one for one in embedding]
+    assert (await products.products.search(tenant, ProductQuery("xylophone", embedding=far))).items == ()
     only = ProductQuery("something against the sun")
     assert (await products.products.search(tenant, only)).items == ()
 
@@ -216,7 +218,8 @@ async def test_a_search_finds_what_is_meant_beside_what_is_said(products, tenant
 async def test_what_is_near_must_pass_the_filters_too(products, tenant):
     await products.products.put(tenant, SHOP)
     await products.settle()
-    embedding = products.inner.embedder.vector(embedded_text(SHOP[0]))
+    boots = next(one for one in SHOP if one.id == "boots-1")
+    embedding = products.inner.embedder.vector(embedded_text(boots))
     question = ProductQuery("shirt", embedding=embedding, in_stock=True, category="Shoes")
     ids = [one.product.id for one in (await products.products.search(tenant, question)).items]
     assert ids == ["boots-1"]
@@ -233,7 +236,7 @@ async def test_without_vectors_words_alone_count(products, tenant):
 
 async def test_a_misspelt_word_is_found_if_nothing_else_is_called_so(products, tenant):
     await products.products.put(tenant, SHOP)
-    for text in ("watreproof boots", "waterprof boots", "WATERPROOOF bots"):
+    for text in ("watreproof boots", "waterprof boots", "WATERPROOOF bots", "hikking"):
         answer = await products.products.search(tenant, ProductQuery(text))
         assert answer.items[0].product.id == "boots-1", text
 

@@ -1,4 +1,4 @@
-"""The journal of calls of tools as a state machine on real SQL: what must not be made twice is not, whoever owns."""
+"""The journal of calls as a state machine on real SQL: owners come and go; what must not be made twice is not."""
 
 import asyncio
 import uuid

@@ -200,8 +200,22 @@ async def test_after_its_end_a_thread_goes_on_in_another_conversation(given):
     second = (await shop.post()).json()["conversation_id"]
     assert second != first
     await shop.settle()
-    assert len(shop.heard("ended")) == 0 or shop.heard("ended")[0]["conversation_id"] == first
+    assert [one["conversation_id"] for one in shop.heard("ended")] == [first], "also what was told late"
     assert [one["conversation_id"] for one in shop.heard()] == [first, second]
+    assert (await shop.post()).json()["conversation_id"] == second
+
+
+async def test_a_tenant_that_may_have_no_more_conversations_begins_none_by_a_channel(given):
+    shop = await given.shop()
+    first = (await shop.post()).json()["conversation_id"]
+    shop.deliveries.sql(
+        "UPDATE brain.tenants SET settings = jsonb_set(settings, '{quotas}', '{\"max_conversations\": 1}')"
+    )
+    shop.deliveries.sql("DELETE FROM brain.conversations WHERE id <> %s", first)
+    refused = await shop.post(thread="another")
+    assert refused.status_code == 409 and refused.json()["error"]["code"] == "quota_exceeded"
+    assert (await shop.post()).json()["conversation_id"] == first
+    shop.deliveries.sql("UPDATE brain.tenants SET settings = settings - 'quotas'")
 
 
 async def test_who_did_not_sign_is_not_let_in(given):

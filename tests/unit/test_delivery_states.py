@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.channels import RECEIPTS, Binding, Sent
-from domain.deliveries import DAY, DELAYS, MOVES, Fact, IllegalDelivery, Retry, move, verdict
+from domain.cloud_events import Fact, matches
+from domain.deliveries import DAY, DELAYS, MOVES, IllegalDelivery, Retry, move, verdict
 from domain.delivery_plan import Listener, Origin, for_channels, for_webhooks
-from domain.subscribers import PATTERN, matches
+from domain.subscribers import PATTERN
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 results = st.sampled_from(["taken", "later", "gone", None])
@@ -133,7 +134,7 @@ def test_channels_are_shown_what_people_see_and_no_more():
 
 
 def test_an_event_has_one_id_for_all_that_hear_it():
-    listeners = [Listener(f"whk_{n}", ("*",), NOW) for n in range(3)]
+    listeners = [Listener(f"whk_{n}", ("turn.*",), NOW) for n in range(3)]
     found = list(for_webhooks(fact(message_id="msg_b"), listeners))
     assert len({one.event_id for one in found}) == 1 and [one.webhook for one in found] == ["whk_0", "whk_1", "whk_2"]
     assert {one.stream for one in found} == {"conv_a"} and {one.message for one in found} == {"msg_b"}

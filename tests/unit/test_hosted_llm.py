@@ -196,11 +196,19 @@ async def test_the_chain_answers_instead_before_the_first_token(llm, mock):
 
 async def test_calls_of_tools_are_part_of_the_outcome(llm):
     tools = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("find", "order")]
-    outcome = await llm.generate(ask("mock,n=3,tools=2", parameters={"tools": tools}))
+    outcome = await llm.generate(ask("mock,n=3,tools=2", parameters={"tools": tools}, kept=False))
     assert (outcome.ending, outcome.finish_reason) == ("completed", "tool_calls")
     assert [call["function"]["name"] for call in outcome.tool_calls] == ["find", "order"]
     assert all(json.loads(call["function"]["arguments"]) == {"asked": "hello"} for call in outcome.tool_calls)
     assert all(call["id"] and call["type"] == "function" for call in outcome.tool_calls)
+
+
+async def test_a_turns_tools_go_to_no_model_that_cannot_call_them(llm):
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+    outcome = await llm.generate(ask("mock,n=3,tools=1", parameters={"tools": tools}))
+    assert (outcome.finish_reason, outcome.tool_calls) == ("stop", ())
+    earlier = await llm.generate(ask("mock,n=3", turn="turn_2", round=1, earlier="said before "))
+    assert earlier.text.startswith("said before ") and len(earlier.text) > len("said before ")
 
 
 async def test_a_generation_that_another_process_began_goes_on_after_what_was_said(llm):

@@ -207,13 +207,13 @@ async def test_a_page_of_another_origin_opens_no_websocket(headers: dict[str, st
         reached.append(True)
 
     async def send(message: Any) -> None:
-        sent.append(message["type"])
+        sent.append(message.get("status"))
 
-    around = Around(app, IngressSettings(edge=EdgeRules(origins=(APP,), hosts=hosts("127.0.0.1"))))
+    around = Around(app, IngressSettings(edge=EdgeRules(origins=(APP,), hosts=hosts("127.0.0.1"))), app)
     given = {"host": "127.0.0.1:9", **headers}
-    scope = {"type": "websocket", "path": "/ws", "headers": [(n.encode(), v.encode()) for n, v in given.items()]}
+    scope = {"type": "websocket", "path": "/api/v1/ws", "headers": [(n.encode(), v.encode()) for n, v in given.items()]}
     await around(scope, send, send)  # type: ignore[arg-type]
-    assert (reached, sent) == (([True], []) if passes else ([], ["websocket.close"]))
+    assert (reached, sent) == (([True], []) if passes else ([], [403, None]))
 
 
 async def test_the_page_of_documents_needs_no_other_site_and_no_script_in_its_text(brain: World) -> None:
@@ -301,3 +301,29 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
         continue
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
+
+
+async def test_more_requests_than_may_be_answered_at_once_are_refused() -> None:
+    entered, release = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        entered.set()
+        await release.wait()
+
+    async def ask(around: Around) -> list[Any]:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message.get("status"))
+
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+        await around(scope, send, send)  # type: ignore[arg-type]
+        return sent
+
+    around = Around(app, IngressSettings(max_requests=1))
+    first = asyncio.create_task(ask(around))
+    await entered.wait()
+    assert (await ask(around))[0] == 503
+    release.set()
+    assert await first == []
+    assert await ask(around) == [], "there is room again"

@@ -1,7 +1,10 @@
 """WebSockets over several replicas: what is told crosses, what was missed is made up for."""
 
 import asyncio
+import json
+import shutil
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +123,21 @@ async def test_what_was_accepted_while_away_is_made_up_for(brains):
     async with client(there) as one:
         ack = await one.ask("subscribe", conversation_id=conversation, after=[f"{second}/1/3"])
         assert [frame["event"]["n"] for frame in await one.turn()] == [4, 5]
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")
+async def test_the_example_in_javascript_sends_and_hears(brains):
+    conversation = await brains[0].conversation()
+    script = Path(__file__).with_name("brain_ws.mjs")
+    process = await asyncio.create_subprocess_exec(
+        *("node", "--experimental-websocket", "--experimental-default-type=module"),
+        *(str(script), address(brains[0]), KEY, conversation),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        told, _ = await process.communicate()
+    found = [json.loads(line) for line in told.splitlines()]
+    turn = next(one["turn_id"] for one in found if one["type"] == "sent")
+    events = [one for one in found if one["type"] != "sent"]
+    assert [one["n"] for one in events] == [1, 2, 3, 4, 5] and {one["turn_id"] for one in events} == {turn}
+    assert events[-1]["message"]["content"] == "Hello"

@@ -1,7 +1,13 @@
 """Signatures of Standard Webhooks: the published example, and what is refused."""
 
 import base64
+import json
+import re
+import shutil
+import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -93,3 +99,33 @@ def test_retry_after_is_read_as_seconds_or_a_date(text, seconds):
 def test_what_is_signed_now_is_taken_now():
     headers = sign([SECRET], ID, int(time.time()), BODY)
     assert verify([SECRET], headers, BODY, time.time()) == ID
+
+
+def documented(language: str) -> str:
+    """The function of docs/webhooks.md."""
+    text = (Path(__file__).parents[2] / "docs" / "webhooks.md").read_text(encoding="utf-8")
+    [code] = [block for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if "verified" in block]
+    return code
+
+
+def test_the_documented_python_verifies_what_is_sent():
+    found: dict[str, Any] = {}
+    exec(documented("python"), found)  # noqa: S102 (of our own documentation)
+    now, secret = int(time.time()), "whsec_" + base64.b64encode(SECRET).decode()
+    headers = sign([b"n" * 32, SECRET], ID, now, BODY)
+    assert found["verified"](secret, headers, BODY)
+    assert not found["verified"](secret, headers, BODY + b" ")
+    assert not found["verified"]("whsec_" + base64.b64encode(b"o" * 32).decode(), headers, BODY)
+    assert not found["verified"](secret, sign([SECRET], ID, now - 400, BODY), BODY)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js")
+def test_the_documented_javascript_verifies_what_is_sent(tmp_path):
+    headers = sign([b"n" * 32, SECRET], ID, int(time.time()), BODY)
+    secret = "whsec_" + base64.b64encode(SECRET).decode()
+    given = [[secret, headers, BODY.decode()], [secret, headers, BODY.decode() + " "]]
+    script = tmp_path / "check.mjs"
+    calls = f"for (const [s, h, b] of {json.dumps(given)}) console.log(verified(s, h, Buffer.from(b)));"
+    script.write_text(documented("js") + calls)
+    told = subprocess.run(["node", str(script)], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["true", "false"]

@@ -145,7 +145,7 @@ async def test_arguments_are_checked_and_other_tenants_are_unknown(brain: Whole)
             assert (await asked.call_tool("ask", arguments)).is_error
         foreign = brain.other.things["conversation_id"]
         refused = await asked.call_tool("ask", {"message": "hi", "conversation_id": foreign})
-        assert refused.is_error and "no such conversation" in refused.content[0].text  # type: ignore[union-attr]
+        assert refused.is_error and "no such" in refused.content[0].text  # type: ignore[union-attr]
         found = await asked.call_tool("search_conversations", {"query": "parcel"})
         assert not found.is_error and found.structured_content is not None
         assert (await asked.call_tool("fly", {})).is_error

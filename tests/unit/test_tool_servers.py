@@ -13,6 +13,7 @@ from domain.tenant import Caller
 from domain.tool_calls import UNKNOWN_OUTCOME, CallState, Round, ToolCall, rounds_of
 from domain.tools import ListedTool, NewServer, Offering, ToolServer, called, offer
 from serve_app.tool_service import ToolService
+from storage.resealing import reseal
 from storage.sealing import MasterKeys
 from storage.tool_servers import PostgresToolServers, seal_name
 from tests.doubles.mcp_server import TOKEN, serving_tools
@@ -175,6 +176,15 @@ async def test_a_secret_goes_to_its_server_and_opens_for_no_other_origin(pool, t
         moved = await service.call(tenant, known, "weather", {"asked": "a"}, "k", 5)
         assert moved.status == "failed" and "secret" in moved.text
         await service.close()
+
+
+async def test_a_secret_is_sealed_anew_when_the_master_key_is_replaced(pool, database_url, tenant):
+    known = await register(pool, tenant, "https://a.example/mcp", secret=TOKEN)
+    fresh = b"n" * 32
+    reseal(database_url, MasterKeys((fresh, *KEYS.keys)))
+    server, sealed = await PostgresToolServers(pool).with_secret(tenant, known)
+    assert sealed is not None
+    assert MasterKeys((fresh,)).open(sealed, seal_name(known, server.url)).decode().endswith(TOKEN)
 
 
 async def test_what_is_not_allowed_is_not_called(pool, tenant):

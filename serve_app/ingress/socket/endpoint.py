@@ -5,22 +5,21 @@ import time
 from typing import Any
 from urllib.parse import parse_qs
 
-from fastapi import FastAPI
-from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from domain.errors import BrainError, Overloaded
+from domain.errors import BrainError, Overloaded, Retryable, Unavailable
 from serve_app.ingress import metrics
 from serve_app.ingress.auth import unauthenticated
 from serve_app.ingress.errors import refuse_upgrade
 from serve_app.ingress.parts import Parts
 from serve_app.ingress.socket import frames, wire
-from serve_app.ingress.socket.connection import UNAUTHORIZED, UNSUPPORTED, Connection
+from serve_app.ingress.socket.connection import AGAIN, UNAUTHORIZED, UNSUPPORTED, Connection
 from serve_app.ingress.socket.operations import Operations, welcome
 from serve_app.ingress.socket.sockets import Sockets
 
 SPOKEN = "brain.v1"
 BEARER, TICKET = "bearer.", "ticket."  # subprotocols that carry a credential
+USUAL = frozenset((1000, 1001, 1005, 1006, 1009, 1011, 1012))  # codes of a client, which may send any
 AT_ONCE = 32  # frames of one socket that are worked on at the same time
 IN_ORDER = frozenset(("send", "subscribe", "unsubscribe"))  # of one conversation, as they came
 
@@ -52,6 +51,8 @@ class Endpoint:
 
     async def _admit(self, scope: Scope, socket: Connection) -> None:
         """Raises `Problem` 401, `Overloaded` and `Unavailable`. Without a credential the first frame must bring one."""
+        if self._sockets.draining:
+            raise Unavailable("this replica stops: connect again")
         if self._sockets.full:
             raise Overloaded("as many sockets are open here as may be")
         credential = await self._credential(scope)
@@ -87,7 +88,8 @@ class Endpoint:
             message = await receive()
             if message["type"] == "websocket.disconnect":
                 if socket.closing is None:
-                    metrics.SOCKET_CLOSES.labels(str(message.get("code", 1006))).inc()
+                    code = message.get("code", 1006)
+                    metrics.SOCKET_CLOSES.labels(str(code) if code in USUAL else "other").inc()
                 return
             if socket.closing is not None:
                 continue
@@ -126,7 +128,7 @@ class Endpoint:
                     socket.push(welcome(socket, frame.ref))
                 return
         socket.push(frames.error(problem, frame.ref))
-        socket.close(UNAUTHORIZED, str(problem))
+        socket.close(AGAIN if isinstance(problem, Retryable) else UNAUTHORIZED, str(problem))
 
     async def _spawned(
         self, socket: Connection, op: str, frame: frames.Frame, size: int, last: dict[str, "asyncio.Task[None]"]
@@ -148,8 +150,9 @@ class Endpoint:
             await asyncio.wait(obeying, return_when=asyncio.FIRST_COMPLETED)
 
 
-def add_to(app: FastAPI, parts: Parts) -> None:
-    """The route, where this replica has sockets."""
-    if parts.sockets is not None:
-        wire.install()
-        app.router.routes.append(WebSocketRoute("/api/v1/ws", Endpoint(app, parts, parts.sockets)))
+def sockets_of(app: Any, parts: Parts) -> ASGIApp | None:
+    """What answers WebSockets, where this replica has any. Around it stand no layers: each costs every open socket."""
+    if parts.sockets is None:
+        return None
+    wire.install()
+    return Endpoint(app, parts, parts.sockets)

@@ -6,21 +6,20 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redis.asyncio import Redis
 
-from domain.errors import BrainError, Unavailable
+from domain.errors import BrainError
 from serve_app.access_watch import AccessWatch
 from serve_app.ingress import metrics
 from serve_app.ingress.callers import Callers, concerns
-from serve_app.ingress.socket import frames
+from serve_app.ingress.socket.attendance import Attendance, Place
 from serve_app.ingress.socket.connection import AGAIN, RESTART, UNAUTHORIZED, Connection
 from serve_app.ingress.socket.wire import come_back
 from storage.access import AccessChange
 from storage.broadcast import RedisBroadcast, Told
-from storage.presence import LASTS, RedisPresence
+from storage.presence import RedisPresence
 from storage.redis import Pipeline
 from storage.tickets import RedisTickets
 
@@ -29,8 +28,6 @@ log = logging.getLogger("brain.socket")
 TICK = 1.0  # seconds between looks at what has expired
 UNNAMED = 10.0  # seconds until a client must have said who it is
 TOGETHER = 64  # callers that are looked up at once
-CROWD = 100  # users of a conversation beyond whom coming and going is not told
-Place = tuple[str, str]  # tenant, conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +51,17 @@ class Sockets:
         name: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.broadcast, self.presence, self.tickets = broadcast, presence, tickets
+        self.broadcast, self.tickets = broadcast, tickets
+        self.attendance = Attendance(presence, self._tell)
         self.limits, self.name = limits or SocketLimits(), name or uuid.uuid4().hex[:12]
         self.open: set[Connection] = set()
         self.unnamed: dict[Connection, None] = {}
         self.announced: Callable[[Connection, str, str], None] = lambda socket, conversation, turn: None
         self.behind: Callable[[Connection], None] = lambda socket: None
         self.callers: Callers | None = None
+        self.draining = False
         self._of: dict[Place, set[Connection]] = {}
         self._tenants: Counter[str] = Counter()
-        self._users: dict[Place, Counter[str]] = {}
         self._doubtful: set[Connection] = set()
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,17 +75,22 @@ class Sockets:
             watch.listeners.append(self.heard)
         self._tasks = [
             asyncio.create_task(self._tick(), name="sockets"),
-            asyncio.create_task(self._stay(), name="presence"),
+            asyncio.create_task(self.attendance.stay(), name="presence"),
         ]
 
     async def close(self) -> None:
         for task in (*self._tasks, *([self._checking] if self._checking else [])):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        for socket in list(self.open):  # where the server has not told them yet
+        self.drain()
+        await self.broadcast.close()
+
+    def drain(self) -> None:
+        """Send all clients to other replicas, and take no more."""
+        self.draining = True
+        for socket in list(self.open):
             socket.push(come_back(len(self.open)).decode())
             socket.close(RESTART, "the service stops: connect again")
-        await self.broadcast.close()
 
     # Coming and going.
 
@@ -108,6 +111,7 @@ class Sockets:
         tenant = socket.caller.tenant
         if self._tenants[tenant] >= self.limits.tenant:
             socket.close(AGAIN, "this tenant has as many sockets here as it may: try again later")
+            socket.caller = None  # it was never counted
             return False
         self._tenants[tenant] += 1
         return True
@@ -139,7 +143,7 @@ class Sockets:
         socket.watched.add(conversation)
         self._of.setdefault(place, set()).add(socket)
         await self.broadcast.join(*place)
-        await self._came(socket, place)
+        await self.attendance.come(place, socket.caller.user or "", socket.id)
 
     async def unwatch(self, socket: Connection, conversation: str) -> None:
         if socket.caller is None or socket.watched is None or conversation not in socket.watched:
@@ -151,14 +155,16 @@ class Sockets:
             if not listening:
                 del self._of[place]
         await self.broadcast.leave(*place)
-        await self._went(socket, place)
+        await self.attendance.go(place, socket.caller.user or "", socket.id)
 
     def tell(self, socket: Connection, conversation: str, frame: str) -> None:
         """A frame for all other sockets that watch the conversation, here and elsewhere."""
         assert socket.caller is not None
-        told = Told(socket.caller.tenant, conversation, "frame", socket.id, frame)
+        self._tell(Told(socket.caller.tenant, conversation, "frame", socket.id, frame))
+
+    def _tell(self, told: Told) -> None:
         self._deliver(told)
-        self.broadcast.tell(told)
+        self.broadcast.tell(replace(told, origin=told.origin or f"{self.name}."))
 
     def _hear(self, told: Told) -> None:
         if told.kind == "turn":
@@ -176,41 +182,6 @@ class Sockets:
         for socket in list(self.open):
             if socket.watched:
                 self.behind(socket)
-
-    # Presence.
-
-    async def _came(self, socket: Connection, place: Place) -> None:
-        assert socket.caller is not None
-        user, here = socket.caller.user or "", self._users.setdefault(place, Counter())
-        here[user] += 1
-        if here[user] == 1:
-            with suppress(Unavailable):
-                if await self.presence.come(*place, user) and len(here) <= CROWD:
-                    self.tell(socket, place[1], present(place[1], user, True))
-
-    async def _went(self, socket: Connection, place: Place) -> None:
-        assert socket.caller is not None
-        user, here = socket.caller.user or "", self._users.get(place, Counter[str]())
-        here[user] -= 1
-        if here[user] > 0:
-            return
-        del here[user]
-        if not here:
-            self._users.pop(place, None)
-        with suppress(Unavailable):
-            if await self.presence.go(*place, user) and len(here) <= CROWD:
-                self.tell(socket, place[1], present(place[1], user, False))
-
-    async def _stay(self) -> None:
-        while True:
-            await asyncio.sleep(LASTS / 3)
-            with suppress(Unavailable):
-                await self.presence.stay([(*place, user) for place, users in self._users.items() for user in users])
-                for tenant, conversation in list(self._users):
-                    for user in await self.presence.lapsed(tenant, conversation):
-                        told = Told(tenant, conversation, "frame", "", present(conversation, user, False))
-                        self._deliver(told)
-                        self.broadcast.tell(Told(tenant, conversation, "frame", f"{self.name}.", told.body))
 
     # Who may go on.
 
@@ -274,10 +245,6 @@ def expired(sockets: Iterable[Connection], now: float) -> list[Connection]:
         for one in sockets
         if one.caller is not None and one.caller.expires_at is not None and one.caller.expires_at <= now
     ]
-
-
-def present(conversation: str, user: str, there: bool) -> str:
-    return frames.text("presence", conversation_id=conversation, user_id=user or None, present=there)
 
 
 def sockets(redis: Redis, listening: Redis, limits: SocketLimits | None = None) -> Sockets:

@@ -17,7 +17,57 @@ LARGEST = 256 * 1024  # bytes of a message: 32,000 characters, and what goes wit
 PING, PONG = 30.0, 20.0  # seconds between pings, and for an answer
 RETURNS = 500  # peers that come back in a second
 LONGEST = 30.0  # seconds over which they do
+UNREADABLE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"  # such as a header of 9 KiB
 FINAL = 5.0  # seconds for a peer to read what was written, before its connection is dropped
+
+
+class Inbox:
+    """What of `asyncio.Queue` the protocol needs, for its one reader, without the two kilobytes of its deques."""
+
+    __slots__ = ("_reader", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: list[Any] = []
+        self._reader: asyncio.Future[None] | None = None
+
+    def put_nowait(self, message: Any) -> None:
+        self._waiting.append(message)
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    async def get(self) -> Any:
+        while not self._waiting:
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        return self._waiting.pop(0)
+
+    def empty(self) -> bool:
+        return not self._waiting
+
+
+class Gate:
+    """What of `asyncio.Event` the protocol needs; open at first."""
+
+    __slots__ = ("_shut",)
+
+    def __init__(self) -> None:
+        self._shut: asyncio.Future[None] | None = None
+
+    def set(self) -> None:
+        if self._shut is not None and not self._shut.done():
+            self._shut.set_result(None)
+        self._shut = None
+
+    def clear(self) -> None:
+        if self._shut is None:
+            self._shut = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> None:
+        while self._shut is not None:
+            await asyncio.shield(self._shut)
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -25,9 +75,23 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         config.ws_per_message_deflate, config.ws_max_size = False, LARGEST
         config.ws_ping_interval, config.ws_ping_timeout = PING, PONG
         super().__init__(config, *args, **kwargs)
+        self.queue = cast(Any, Inbox())
+        self.writable = cast(Any, Gate())
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self.handshake_initiated and self.conn.handshake_exc is not None:  # which nobody else would answer
+            self.transport.write(UNREADABLE)
+            self.transport.close()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True  # by a refusal, which is no error
 
     def start_keepalive(self) -> None:
         """The first ping comes at any time: sockets that were opened together are not pinged together."""
+        self.request = self.response = cast(Any, None)  # of the upgrade: three kilobytes that nobody needs any more
         self.ping_timer = self.loop.call_later(PING * random.uniform(0.5, 1), self.send_keepalive_ping)
 
     def keepalive_timeout(self) -> None:

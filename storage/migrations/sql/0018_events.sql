@@ -182,6 +182,28 @@ BEGIN
     RETURN v_done;
 END $$;
 
+CREATE OR REPLACE FUNCTION brain.erase_events(p_conversations text[]) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = brain, pg_temp AS $$
+-- Events that tell of these conversations of the transaction's tenant, of all of its conversations where null, as far as
+-- each consumer has confirmed them: what one has still in its hands stays, for it may have to be told again. Not for the
+-- relay: what is erased is not told to others any more, but that it is gone.
+DECLARE
+    v_tenant text := brain.tenant();
+    v_gone bigint;
+    v_aside bigint;
+BEGIN
+    DELETE FROM outbox o WHERE o.tenant_id = v_tenant
+        AND o.topic NOT IN ('conversation.deleted', 'tenant.deleted')
+        AND (p_conversations IS NULL OR o.payload->>'conversation_id' = ANY (p_conversations))
+        AND NOT EXISTS (SELECT FROM outbox_consumers c WHERE c.name <> 'relay' AND NOT c.name = ANY (o.confirmed));
+    GET DIAGNOSTICS v_gone = ROW_COUNT;
+    DELETE FROM outbox_set_aside a WHERE a.tenant_id = v_tenant
+        AND a.topic NOT IN ('conversation.deleted', 'tenant.deleted')
+        AND (p_conversations IS NULL OR a.payload->>'conversation_id' = ANY (p_conversations));
+    GET DIAGNOSTICS v_aside = ROW_COUNT;
+    RETURN v_gone + v_aside;
+END $$;
+
 ALTER TABLE brain.relays ENABLE ROW LEVEL SECURITY;
 ALTER TABLE brain.relays FORCE ROW LEVEL SECURITY;
 CREATE POLICY work ON brain.relays TO brain_definer USING (true);

@@ -47,13 +47,14 @@ CREATE TABLE brain.channel_bindings (  -- a thread of a channel, and the convers
     thread text COLLATE "C" NOT NULL,
     conversation_id text COLLATE "C" NOT NULL,
     channel_user text,
+    current boolean NOT NULL DEFAULT true,  -- what is written in the thread is this conversation's; else it was
     created_at timestamptz NOT NULL DEFAULT now(),  -- what happens before it is not told there
-    PRIMARY KEY (tenant_id, channel_id, thread),
+    PRIMARY KEY (tenant_id, conversation_id, channel_id),
     FOREIGN KEY (tenant_id, channel_id) REFERENCES brain.channels ON DELETE CASCADE,
     FOREIGN KEY (tenant_id, conversation_id) REFERENCES brain.conversations ON DELETE CASCADE
 );
-CREATE UNIQUE INDEX channel_bindings_of_conversation
-    ON brain.channel_bindings (tenant_id, conversation_id, channel_id);
+CREATE UNIQUE INDEX channel_bindings_of_thread ON brain.channel_bindings (tenant_id, channel_id, thread) WHERE current;
+CREATE INDEX channel_bindings_of_channel ON brain.channel_bindings (tenant_id, channel_id);
 
 CREATE TABLE brain.channel_messages (  -- messages that came in, by the id that their channel gave them: ids only
     tenant_id text COLLATE "C" NOT NULL,

@@ -11,6 +11,9 @@ branch_labels = None
 depends_on = None
 
 SQL = Path(__file__).parent.parent / "sql"
+CHANGED = {"confirm_outbox": "0010_words", "erase_events": "0015_privacy"}
+"""Functions, and where they stand as they were."""
+FLAGS = re.DOTALL | re.MULTILINE
 FITS = (
     "CREATE OR REPLACE FUNCTION brain.schema_compatibility(OUT revision text, OUT compatible_from text)"
     " LANGUAGE sql IMMUTABLE AS $$ SELECT '{}', '0004' $$"
@@ -25,12 +28,11 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Topics are forgotten, and rows that were not published are told to nobody."""
     op.execute("DROP INDEX IF EXISTS brain.outbox_of_relay")
-    before = (SQL / "0010_words.sql").read_text()
-    found = re.search(
-        r"^CREATE OR REPLACE FUNCTION brain\.confirm_outbox\(.*?^END \$\$;", before, re.DOTALL | re.MULTILINE
-    )
-    assert found is not None
-    op.execute(found[0])
+    for name, file in CHANGED.items():
+        before = (SQL / f"{file}.sql").read_text()
+        found = re.search(rf"^CREATE (?:OR REPLACE )?FUNCTION (brain\.{name}\(.*?^END \$\$;)", before, FLAGS)
+        assert found is not None
+        op.execute(f"CREATE OR REPLACE FUNCTION {found[1]}")
     op.execute("DROP TRIGGER tell_turn ON brain.outbox")
     op.execute(
         "DROP FUNCTION brain.relay_lease, brain.relay_release, brain.relay_take, brain.relay_lost, brain.relay_again,"
