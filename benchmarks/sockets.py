@@ -251,7 +251,7 @@ def _table(figures: Figures) -> Table:
     if told:
         spread = f"p50 {told[len(told) // 2]:.0f} ms, p99 {told[int(len(told) * 0.99)]:.0f} ms"
         sockets = " + ".join(map(str, figures.shares))
-        where = f"typing to {len(told)} sockets' ears, {sockets} connections of the replicas"
+        where = f"typing told to sockets on two replicas ({sockets} connections), {len(told)} times heard"
         table.add_row(where, f"{spread}, lost {figures.lost}", "p99 ≤ 250 ms", "50 ms")
     socket, stream = (
         [statistics.median(one[at] for one in figures.turns[kind]) for at in (0, 1)] for kind in ("WebSocket", "SSE")

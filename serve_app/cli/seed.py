@@ -33,7 +33,8 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass
 class Planted:
-    """A shop as it stands: its tenant, a client with a key of its own, its users' ids, its conversations by name."""
+    """A shop as it stands: its tenant, a client with a key of its own, its users' ids, its conversations by name, its
+    web widget."""
 
     shop: Shop
     tenant: str
@@ -41,6 +42,7 @@ class Planted:
     client: Client
     users: list[str]
     talks: dict[str, str]
+    chat: str | None = None
 
 
 def seed(
@@ -60,6 +62,8 @@ def seed(
         more += f", {len(one.shop.products)} products" if one.shop.products else ""
         typer.echo(f"{one.shop.name}: {len(one.users)} users, {len(one.talks)} conversations{more}; all checked")
         typer.echo(f"  tenant {one.tenant}\n  key of an owner {one.key}")
+        if one.chat:
+            typer.echo(f"  chat, in a browser: {address}/widget/{one.chat}")
 
 
 async def _seed(address: str, key: str, train: bool) -> list[Planted]:
@@ -98,6 +102,7 @@ async def _plant(operator: Client, address: str, shop: Shop, train: bool, step: 
         if shop.products:  # before the talks, which ask for them
             step("products")
             await _products(client, shop)
+        chat = await _chat(client, shop) if shop.chat else None
         talks = {}
         for talk in shop.talks:
             talks[talk.name] = await _talk(client, talk, (users or _names(shop))[talk.by], step)
@@ -107,7 +112,7 @@ async def _plant(operator: Client, address: str, shop: Shop, train: bool, step: 
     except BaseException:
         await client.close()
         raise
-    return Planted(shop, tenant, key, client, users, talks)
+    return Planted(shop, tenant, key, client, users, talks, chat)
 
 
 async def _tenant(operator: Client, shop: Shop) -> str:
@@ -174,6 +179,15 @@ async def _products(client: Client, shop: Shop) -> None:
     told = await client.call("POST", "/catalog/products/import", json=given)
     if told["failed"]:
         raise Refusal(f"{shop.name}: {told['errors'][0]['id']}: {told['errors'][0]['message']}")
+
+
+async def _chat(client: Client, shop: Shop) -> str:
+    """The shop's web widget, which stands on no page and opens by itself."""
+    for one in await all_of(client.call, "/channels"):
+        if one["kind"] == "widget" and one["name"] == KEY_NAME:
+            return str(one["id"])
+    body = {"kind": "widget", "name": KEY_NAME, "settings": {"origins": [], **(shop.chat or {})}}
+    return str((await client.call("POST", "/channels", json=body))["id"])
 
 
 async def _check_products(one: Planted) -> None:

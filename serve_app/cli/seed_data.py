@@ -20,7 +20,7 @@ class Talk:
 @dataclass(frozen=True, slots=True)
 class Shop:
     """A demonstration tenant. `asks`: texts that no head has learned from, and the intent of each. `finds`: queries of
-    its catalogue, and the product that each finds first."""
+    its catalogue, and the product that each finds first. `chat`: how its web widget is set."""
 
     name: str
     settings: dict[str, Any]
@@ -30,6 +30,7 @@ class Shop:
     asks: dict[str, str] = field(default_factory=dict)
     products: tuple[Product, ...] = ()
     finds: dict[str, str] = field(default_factory=dict)
+    chat: dict[str, Any] | None = None
 
 
 SHOPS = (
@@ -127,5 +128,15 @@ SHOPS = (
         intents={},  # the shared set knows questions about products
         products=PRODUCTS,
         finds=FINDS,
+        chat={
+            "title": "Fjellvik Outdoor",
+            "greeting": "Hello! What are you looking for?",
+            "colour": "#2f6b4f",
+            "suggestions": [
+                "Do you have a red T-shirt under 50 dollars in size M?",
+                "What is your cheapest rain jacket?",
+                "Are the Rondane hiking boots in stock?",
+            ],
+        },
     ),
 )

@@ -16,7 +16,7 @@ from domain.ids import new_id
 from tests.conftest import wait_until
 from tests.e2e.brain import ROOT, check_ids, clean_environment, resumed, text_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 
 class Double:
@@ -112,7 +112,7 @@ def test_after_the_death_of_the_hosts_a_call_is_repeated_only_where_it_may_be(br
     for host in brain.replicas("ConversationHost"):
         host.kill()
     if tool == "slow_look":
-        wait_until(lambda: len(called(stream.turn)) == 2, 60, what="the repetition")
+        wait_until(lambda: len(called(stream.turn)) == 2, 120, what="the repetition")
         double.release()
     events = resumed(brain, stream, 90)
     check_ids(events)
