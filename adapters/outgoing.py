@@ -40,6 +40,10 @@ class OutgoingFailed(BrainError):
     code = "outgoing_failed"
 
 
+class AnswerTooLarge(OutgoingFailed):
+    """The answer has more bytes than may be."""
+
+
 class _Closed(OSError):
     """No connection is made to this address."""
 
@@ -92,7 +96,8 @@ def _check_literal(host: str) -> None:
 class Outgoing:
     """`async with Outgoing() as outgoing: await outgoing.request("POST", url, body=…)`; one for as long as wanted.
 
-    `resolver`: for tests; else the system's.
+    `connect`: seconds of `wait` that a connection may take. `keep`: seconds that an idle connection stays open for the
+    next request; it leads where it was checked to lead. `resolver`: for tests; else the system's.
     """
 
     def __init__(
@@ -101,18 +106,24 @@ class Outgoing:
         wait: float = WAIT,
         limit: int = LIMIT,
         resolver: AbstractResolver | None = None,
+        connect: float | None = None,
+        keep: float = 0,
+        connections: int = 100,
     ) -> None:
         self._allowed, self._wait, self._limit = allowed, wait, limit
-        self._resolver = resolver
+        self._resolver, self._connect, self._keep, self._connections = resolver, connect, keep, connections
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         checked = _Checked(self._resolver or aiohttp.ThreadedResolver(), self._allowed)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                resolver=checked, use_dns_cache=False, socket_factory=checked.socket, force_close=True, limit=100
+                resolver=checked,
+                use_dns_cache=False,
+                socket_factory=checked.socket,
+                limit=self._connections,
+                **({"keepalive_timeout": self._keep} if self._keep else {"force_close": True}),
             ),
-            timeout=aiohttp.ClientTimeout(total=self._wait),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,  # a small answer could grow without bounds
@@ -127,15 +138,21 @@ class Outgoing:
             await self._session.close()
 
     async def request(
-        self, method: str, url: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        wait: float | None = None,
     ) -> Answered:
-        """One answer, whatever its status. Raises `ForbiddenUrl`, or `OutgoingFailed` where none came in time, or one
-        too large."""
+        """One answer, whatever its status. `wait`: seconds, where it may take others than usual. Raises `ForbiddenUrl`,
+        or `OutgoingFailed` where none came in time, or one too large."""
         assert self._session is not None
         checked = check_url(url, self._allowed)
+        limits = aiohttp.ClientTimeout(total=self._wait if wait is None else wait, connect=self._connect)
         try:
             async with self._session.request(
-                method, checked, headers=headers, data=body, allow_redirects=False
+                method, checked, headers=headers, data=body, allow_redirects=False, timeout=limits
             ) as answer:
                 content = await self._read(answer)
                 return Answered(answer.status, {n.lower(): v for n, v in answer.headers.items()}, content)
@@ -150,7 +167,7 @@ class Outgoing:
         async for piece in answer.content.iter_chunked(PIECE):
             size += len(piece)
             if size > self._limit:
-                raise OutgoingFailed(f"{answer.url.host} answered more than {self._limit} bytes")
+                raise AnswerTooLarge(f"{answer.url.host} answered more than {self._limit} bytes")
             pieces.append(piece)
         return b"".join(pieces)
 

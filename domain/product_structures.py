@@ -28,6 +28,7 @@ class Structures:
         self._catalogue, self._monotonic = catalogue, monotonic
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._reading: dict[str, asyncio.Task[Lexicon]] = {}
+        self._forgotten = 0
 
     def empty(self, tenant: str) -> bool:
         """Whether the tenant is known to have no products at the moment."""
@@ -54,6 +55,12 @@ class Structures:
             return known.lexicon
         return await asyncio.shield(reading)
 
+    def forget(self, tenant: str | None = None) -> None:
+        """It has another catalogue now; None: all may have. What is being read for it is of the one before."""
+        for one in list(self._known) if tenant is None else [tenant]:
+            self._known.pop(one, None)
+        self._forgotten += 1
+
     def close(self) -> None:
         for task in self._reading.values():
             task.cancel()
@@ -67,9 +74,12 @@ class Structures:
         return reading
 
     async def _read(self, catalogue: ProductCatalogue, tenant: str) -> Lexicon:
+        forgotten = self._forgotten
         try:
             structure = await catalogue.structure(tenant)
             lexicon = await asyncio.to_thread(Lexicon, structure)
+            if forgotten != self._forgotten:
+                return lexicon
             self._known[tenant] = _Known(lexicon, self._monotonic())
             self._known.move_to_end(tenant)
             if len(self._known) > MOST_TENANTS:

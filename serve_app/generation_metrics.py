@@ -7,7 +7,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from deployments.hosted_llm import HostedLLM
-from deployments.policies.circuit import State
+from domain.circuit import State
 from domain.generation import Attempt, Outcome
 from domain.model import Route
 

@@ -31,9 +31,10 @@ from serve_app.memory import Memory
 from serve_app.outbox_watch import OutboxWatch
 from serve_app.outward import open_outward
 from serve_app.process import check_process, prepare
-from serve_app.products import catalogue
+from serve_app.products import CACHE, open_products
 from serve_app.replica_metrics import MetricsPage
 from serve_app.settings import Settings
+from serve_app.tenant_catalogues import forgets_endpoints
 from serve_app.vectors import vectors
 from serve_app.version import version
 from storage import erasure, receipts
@@ -123,6 +124,10 @@ class IngressReplica:
             await ask(lambda: indexer.ping.remote())
             self._outbox.check()
 
+        self._products = await open_products(settings, self._pool, HandleEmbedder(embedder))
+        self._products.count(REGISTRY)
+        caches.named[CACHE] = self._products.cache
+        self._access.listeners.append(forgets_endpoints(self._products.known))
         self._outward = await open_outward(self._pool, settings.master_keys, settings.outgoing, HandleHosts(host))
         self.parts = Parts(
             reader=reader,
@@ -164,9 +169,9 @@ class IngressReplica:
                 "tools": lambda: ask(lambda: tools.ping.remote()),
             },
             memory=self._memory,
-            catalogue=catalogue(settings, self._pool, HandleEmbedder(embedder)),
+            catalogue=self._products.catalogue,
             sockets=self._sockets,
-            tools=tool_parts(settings, self._pool, tools),
+            tools=tool_parts(settings, self._pool, tools, self._products.read),
             tenants=known_tenants,
             tenant_limits=OfSettings(known_tenants.settings),
             administration=Administration(
@@ -233,6 +238,7 @@ class IngressReplica:
         await self._outbox.close()
         await self._events.close()
         await self._outward.close()
+        await self._products.close()
         await self.parts.accounts.close(SETTLE)
         closing = (self.parts.limiter.close(), self._memory.close(), self._follower.close(), self._pool.close())
         await asyncio.gather(*closing, return_exceptions=True)

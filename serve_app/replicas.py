@@ -37,10 +37,11 @@ from serve_app.embedders import HeldTo, chosen
 from serve_app.generating import Generating, RunsGenerations
 from serve_app.memory import Memory
 from serve_app.process import check_process, prepare
-from serve_app.products import catalogue
+from serve_app.products import open_products
 from serve_app.replica_metrics import MetricsPage
 from serve_app.retention import Retention
 from serve_app.settings import Settings
+from serve_app.tenant_catalogues import forgets_endpoints
 from serve_app.turn_tools import TurnTools
 from serve_app.vectors import vectors
 from storage import complexity_scorers
@@ -95,6 +96,7 @@ class HostReplica:
         self._memory = Memory(
             PostgresRecall(self._pool), PostgresSpaces(self._pool), HandleEmbedder(embedder), vectors(settings)
         )
+        self._products = await open_products(settings, self._pool, HandleEmbedder(embedder))
         context = serve.get_replica_context()
         peers = HandleHosts(serve.get_deployment_handle(context.deployment, context.app_name))
         self._host = ConversationHost(
@@ -118,11 +120,13 @@ class HostReplica:
             memory=self._memory if settings.recall else None,
             counters=self._tokenizers,
             tenants=tenants,
+            products=self._products.read,
             tools=TurnTools(self._pool, HandleTools(tools)),
-            products=catalogue(settings, self._pool, HandleEmbedder(embedder)).read,
         )
         self._metrics = MetricsPage(context.deployment, self._redis)
         registry = self._metrics.registry
+        self._products.count(registry)
+        self._access.listeners.append(forgets_endpoints(self._products.known, self._host.parts.structures.forget))
         for name, text, value in (
             ("brain_conversations_hot", "Conversations held in memory", lambda: self._host.hot),
             ("brain_conversations_hot_bytes", "Estimated bytes of hot conversations", lambda: self._host.hot_bytes),
@@ -178,7 +182,9 @@ class HostReplica:
         await asyncio.gather(self._watch.close(), self._access.close(), self._retention.close())
         await self._breakers.close()
         await self._metrics.close()
-        await asyncio.gather(self._journal.close(), self._memory.close(), return_exceptions=True)
+        await asyncio.gather(
+            self._journal.close(), self._memory.close(), self._products.close(), return_exceptions=True
+        )
         await self._pool.close()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.mcp_servers import Endpoint, McpServers
-from deployments.policies.circuit import Circuit, State
+from domain.circuit import Circuit, State
 from domain.errors import BrainError, NotFound
 from domain.model import Breaker
 from domain.tools import Listing, ToolAnswer, ToolServer

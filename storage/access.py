@@ -23,7 +23,7 @@ _OWNERS = {
 
 @dataclass(frozen=True, slots=True)
 class AccessChange:
-    """`kind`: tenant, key, user, role, token or signing; `subject`: the id of what changed."""
+    """`kind`: tenant, key, user, role, token, signing, cache or catalogue; `subject`: the id of what changed."""
 
     version: int
     tenant: str

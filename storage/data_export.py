@@ -76,6 +76,8 @@ _OF_TENANT = (
     "SELECT 'product' AS object, p.id AS place,"
     " to_jsonb(p) - '{tenant_id,words,price_up,price_down,title_key,in_stock}'::text[] AS line FROM brain.products p"
     " WHERE p.tenant_id = $1 AND $2::text IS NULL AND p.id > $3",
+    "SELECT 'catalog.source' AS object, s.url AS place, to_jsonb(s) - '{tenant_id,sealed}'::text[] AS line"
+    " FROM brain.catalogue_sources s WHERE s.tenant_id = $1 AND $2::text IS NULL AND s.url > $3",
     "SELECT 'tool_server' AS object, s.id AS place, to_jsonb(s) - '{tenant_id,sealed}'::text[] AS line"
     " FROM brain.tool_servers s WHERE s.tenant_id = $1 AND $2::text IS NULL AND s.id > $3",
     "SELECT 'webhook' AS object, w.id AS place,"

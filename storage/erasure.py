@@ -59,6 +59,7 @@ _OF_TENANT = (  # what goes with the tenant's row, or is no conversation's, by t
     ("products", "products"),
     ("idempotency_keys", "idempotency"),
     ("reservations", "reservations"),
+    ("catalogue_sources", "catalogue_sources"),
     ("tool_servers", "tool_servers"),
     ("tool_consents", "tool_consents"),
     ("webhooks", "webhooks"),

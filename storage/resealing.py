@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from domain.model import Provider
+from storage import catalogue_sources
 from storage.access import API_KEYS, pepper_name
 from storage.sealing import CannotOpen, MasterKeys
 from storage.subscribers import CHANNELS, WEBHOOKS, Table, sealed_as
@@ -43,6 +44,7 @@ def reseal(url: str, keys: MasterKeys, tell: Callable[[int, int], None] = lambda
                 *_signing_keys(connection),
                 *_tool_servers(connection),
                 *_subscribers(connection),
+                *_catalogue_sources(connection),
             ]
             again = False
             for done, (name, bound_to, sealed, put) in enumerate(rows, 1):
@@ -116,6 +118,25 @@ def _tool_servers(connection: psycopg.Connection[dict[str, Any]]) -> list[Row]:
             return changed.rowcount == 1
 
         return f"the secret of the server of tools {one['id']}", seal_name(one["id"], one["url"]), one["sealed"], put
+
+    return [row(one) for one in found]
+
+
+def _catalogue_sources(connection: psycopg.Connection[dict[str, Any]]) -> list[Row]:
+    found = connection.execute(
+        "SELECT tenant_id, url, sealed FROM brain.catalogue_sources WHERE sealed IS NOT NULL"
+    ).fetchall()
+
+    def row(one: dict[str, Any]) -> Row:
+        def put(sealed: dict[str, str]) -> bool:
+            changed = connection.execute(
+                "UPDATE brain.catalogue_sources SET sealed = %s WHERE tenant_id = %s AND sealed = %s",
+                (Jsonb(sealed), one["tenant_id"], Jsonb(one["sealed"])),
+            )
+            return changed.rowcount == 1
+
+        name = catalogue_sources.seal_name(one["tenant_id"], one["url"])
+        return f"the secret of the catalogue of {one['tenant_id']}", name, one["sealed"], put
 
     return [row(one) for one in found]
 

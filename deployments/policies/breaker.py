@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from typing import Protocol
 
 from deployments.policies import Call, CircuitOpen, Policy, http_status, name_of
-from deployments.policies.circuit import Circuit, State
 from deployments.providers import Piece, ProviderFailure
+from domain.circuit import Circuit, State
 from domain.model import Route
 
 MOST_CIRCUITS = 4096  # ids under a pattern have no bound of their own

@@ -72,7 +72,9 @@ async def list_products(request: Request, who: Reads, query: Asked) -> Response:
 async def import_many(request: Request, who: Manages) -> Response:
     """Store many products, as a JSON array or one a line; those that are there are replaced, so it may be repeated.
     Lines that are wrong are named, the others are kept."""
-    return Answer((await import_products(catalogue_of(request).store, who, await request.body())).json())
+    return Answer(
+        (await import_products(await catalogue_of(request).writable(who.tenant), who, await request.body())).json()
+    )
 
 
 @router.post("/offers", response_model=None, responses={200: {"model": OfferList}}, openapi_extra=takes(OffersAsked))
@@ -104,7 +106,7 @@ async def put_product(request: Request, who: Manages, product_id: str) -> Respon
     """Store a product under the shop's own id, or replace it; 201 where it is new."""
     if not is_product_id(product_id):
         raise NotFound("a product's id has 1 to 128 printable characters")
-    store = catalogue_of(request).store
+    store = await catalogue_of(request).writable(who.tenant)
     body = checked(GivenProduct, await request.body(), strict=True)
     new = await store.put(who.tenant, [body.product(product_id)], who)
     return Answer(product_json(await store.product(who.tenant, product_id)), 201 if new else 200)
@@ -112,7 +114,8 @@ async def put_product(request: Request, who: Manages, product_id: str) -> Respon
 
 @router.delete("/products/{product_id}", response_model=None, responses={200: {"model": DeletedProduct}})
 async def delete_product(request: Request, who: Manages, product_id: str) -> Response:
-    await catalogue_of(request).store.delete(who.tenant, _known(product_id), who)
+    store = await catalogue_of(request).writable(who.tenant)
+    await store.delete(who.tenant, _known(product_id), who)
     return Answer({"id": product_id, "object": "product", "deleted": True})
 
 

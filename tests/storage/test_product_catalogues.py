@@ -10,6 +10,7 @@ from domain.ids import new_id
 from domain.products import ProductQuery
 from storage.products import PostgresProducts
 from tests.storage.catalogue_world import SHOP, CatalogueWorld, make_product, tee
+from tests.storage.http_catalogues import http_catalogues
 
 
 @pytest.fixture
@@ -22,7 +23,24 @@ def postgres_catalogue(pool, database_url):
     return CatalogueWorld(products, *tenants, products.put, products.delete)
 
 
-@pytest.fixture(params=["postgres"])
+@pytest.fixture
+async def http_catalogue(redis_url):
+    """What the service answers must not be kept here: it is asked anew each time."""
+    async with http_catalogues(redis_url) as made:
+        tenants = [made.tenant(), made.tenant()]
+        for one in tenants:
+            made.shop(one).cache = "no-store"
+
+        async def put(tenant, products):
+            made.shop(tenant).put(*products)
+
+        async def delete(tenant, product_id):
+            del made.shop(tenant).products[product_id]
+
+        yield CatalogueWorld(made.catalogues, *tenants, put, delete)
+
+
+@pytest.fixture(params=["postgres", "http"])
 def world(request) -> CatalogueWorld:
     return request.getfixturevalue(f"{request.param}_catalogue")
 

@@ -19,7 +19,7 @@ GRANTED = {
     ("SELECT", "INSERT", "UPDATE", "DELETE"): "conversations turns messages feedback idempotency hosts model_settings"
     " reservations intents intent_trainings intent_heads summaries roles users sessions refresh_tokens clients"
     " auth_codes erasure_steps products product_vectors webhooks channels channel_bindings channel_messages deliveries"
-    " tool_servers",
+    " tool_servers catalogue_sources",
     ("SELECT", "INSERT", "UPDATE"): "budgets erasures limits_told delivery_lanes tool_calls",
     ("SELECT", "INSERT", "DELETE"): "event_topics tool_consents",
     ("SELECT", "INSERT"): "usage outbox revoked_tokens audit receipt_keys",

@@ -9,8 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from deployments.policies import CircuitOpen
 from deployments.policies.breaker import Circuits, is_ill
-from deployments.policies.circuit import MOVES, Circuit, Sign, State
 from deployments.providers import ProviderFailure
+from domain.circuit import MOVES, Circuit, Sign, State
 from domain.model import Breaker
 from tests.unit.policies_world import DOWN, END, Clock, Gate, Wire, World, route_of
 

@@ -13,6 +13,8 @@ import psycopg
 from redis.asyncio import Redis
 
 from adapters.allow_list import NONE, AllowList
+from adapters.catalog.asking import Asking
+from adapters.catalog.keeping import Keeping
 from adapters.guarded_http import Guarded
 from adapters.mcp_servers import McpServers
 from domain.ids import new_id
@@ -22,6 +24,7 @@ from serve_app.catalog_watch import CatalogWatch
 from serve_app.erasing import Erasing
 from serve_app.ingress import IngressSettings, Parts
 from serve_app.ingress.callers import Callers
+from serve_app.ingress.catalogue import Catalogue, Sources
 from serve_app.ingress.event_parts import events
 from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
@@ -31,12 +34,14 @@ from serve_app.ingress.tool_parts import ToolParts
 from serve_app.memory import Memory
 from serve_app.outward import open_outward
 from serve_app.settings import Settings
+from serve_app.tenant_catalogues import TenantCatalogues, endpoints, forgets_endpoints
 from serve_app.tool_service import ToolService
 from storage import erasure, receipts
 from storage.access import key_hash
 from storage.bootstrap import bootstrap
-from storage.caches import tell_flush
+from storage.caches import LocalCache, tell_flush
 from storage.catalog import CachedSettings, PostgresCatalog
+from storage.catalogue_sources import PostgresCatalogueSources
 from storage.clients import token_hash
 from storage.data_export import PostgresDataExport
 from storage.erased_journals import forget_journals
@@ -44,6 +49,7 @@ from storage.erasure import PostgresErasure
 from storage.intents import PostgresIntents
 from storage.limits import RedisLimits
 from storage.postgres import Pool
+from storage.products import PostgresProducts
 from storage.recall import PostgresRecall
 from storage.redis import open_redis
 from storage.sessions import Session
@@ -335,8 +341,14 @@ async def _guard(parts: Parts, pool: Pool, redis: Redis, redis_url: str, models:
     servers = PostgresToolServers(pool)
     service = ToolService(servers, MASTER, McpServers(Guarded(loopback)))
     parts.tools = ToolParts(servers, service.refresh, MASTER, loopback)
+    stored, products = PostgresCatalogueSources(pool), PostgresProducts(pool)
+    sources, cache = endpoints(stored, MASTER), LocalCache()
+    assert parts.outward is not None
+    read = TenantCatalogues(products, Keeping(Asking(parts.outward.outgoing), cache), sources)
+    parts.catalogue = Catalogue(read, products, Sources(stored, MASTER, loopback, read))
+    parts.caches.named["catalogue"] = cache
     parts.privacy = Privacy(erasing, PostgresDataExport(pool))
-    watch.listeners += [parts.callers.forget, parts.caches.heard]
+    watch.listeners += [parts.callers.forget, parts.caches.heard, forgets_endpoints(sources)]
     found.start(watch)
     await watch.refresh()
     watch.start()

@@ -31,7 +31,8 @@ MOVES = {
 
 
 class Circuit:
-    """The breaker of one model. Times are monotonic seconds; `until`: when an open one has rested.
+    """The breaker of one model, or of another service. Times are monotonic seconds; `until`: when an open one has
+    rested.
 
     It trips after `settings.failures` failures in a row within `settings.window`, or once at least as many are half of
     the window's calls. A half-open one lets a single probe through, which `probing` holds.

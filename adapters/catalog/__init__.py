@@ -1,0 +1,1 @@
+"""Catalogues of products that other services keep."""
