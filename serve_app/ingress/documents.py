@@ -12,7 +12,7 @@ _PUBLIC = frozenset(
         *("/health", "/health/live", "/health/ready", "/metrics", "/.well-known/jwks.json"),
         *("/.well-known/oauth-authorization-server", "/api/v1/auth/refresh", "/api/v1/auth/authorize"),
         *("/api/v1/auth/token", "/api/v1/auth/revoke", "/api/v1/auth/introspect", "/.well-known/receipts.json"),
-        "/api/v1/channels/{channel_id}/inbound",
+        *("/api/v1/channels/{channel_id}/inbound", "/api/v1/widgets/{channel_id}/sessions"),
         *("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp"),
     )
 )

@@ -88,8 +88,9 @@ def test_a_visitor_gets_a_cited_answer_that_is_seen_everywhere(brain: Brain, sho
         receiver.secrets.append(plain(made["secret"]))
         assert listener.subscribed.wait(20)
         say(page, ASKED)
-        page.locator(".citations a").first.wait_for(timeout=PATIENCE)
+        page.locator(".message.assistant:not(.waiting)").wait_for(timeout=PATIENCE)
         picture(page, "shirts")
+        page.locator(".citations a").first.wait_for(timeout=PATIENCE)
         answer = page.locator(".message.assistant").inner_text()
         assert "Classic T-shirt, red" in answer and "24.9" in answer
         assert "Silk" not in answer and "blue" not in answer

@@ -50,7 +50,7 @@ def test_a_webhook_sees_a_conversation_in_order_with_its_texts(brain: Brain, rec
         return list(brain.http.get(f"{path}/deliveries", params={"order": "asc"}).json()["data"])
 
     wait_until(lambda: all(one["status"] == "delivered" for one in log()), 30, what="the end of the last in the log")
-    assert len(log()) >= 5 and log()[0]["attempts"] == 2
+    assert len(log()) >= 5 and sum(one["attempts"] for one in log()) == len(log()) + 1  # one answer was 503
     assert brain.http.delete(path).status_code == 200
 
 

@@ -22,6 +22,7 @@ PUBLIC = {
     ("POST", "/api/v1/auth/refresh"),  # the refresh token is the credential
     ("GET", "/.well-known/receipts.json"),
     ("POST", "/api/v1/channels/{channel_id}/inbound"),  # the signature is the credential
+    ("POST", "/api/v1/widgets/{channel_id}/sessions"),  # a script on a page can keep no secret
     ("GET", "/.well-known/oauth-protected-resource"),
     ("GET", "/.well-known/oauth-protected-resource/mcp"),
 }
