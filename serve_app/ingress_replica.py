@@ -171,7 +171,7 @@ class IngressReplica:
             memory=self._memory,
             catalogue=self._products.catalogue,
             sockets=self._sockets,
-            tools=tool_parts(settings, self._pool, tools, self._products.read),
+            tools=tool_parts(settings, self._pool, tools),
             tenants=known_tenants,
             tenant_limits=OfSettings(known_tenants.settings),
             administration=Administration(

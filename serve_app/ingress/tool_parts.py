@@ -25,12 +25,11 @@ class ToolParts:
     allowed: AllowList = NONE
 
 
-def tool_parts(settings: Settings, pool: Pool, handle: DeploymentHandle, catalogue: ProductCatalogue) -> ToolParts:
+def tool_parts(settings: Settings, pool: Pool, handle: DeploymentHandle) -> ToolParts:
     """Those of an ingress replica."""
     return ToolParts(
         PostgresToolServers(pool),
         HandleTools(handle).refresh,
         settings.master_keys,
         settings.outgoing,
-        catalogue,
     )
