@@ -38,6 +38,7 @@ class OpenProducts:
     cache: RedisCache
     keeping: Keeping
     outgoing: Outgoing
+    near: ProductVectors
 
     def count(self, registry: CollectorRegistry) -> None:
         answers = Counter(
@@ -49,13 +50,15 @@ class OpenProducts:
         self.keeping.saw = lambda how: answers.labels(how).inc()
 
     async def close(self) -> None:
+        await self.near.close()
         await self.keeping.close()
         await self.outgoing.__aexit__()
         await self.cache.close()
 
 
 async def open_products(settings: Settings, pool: Pool, embedder: SpaceEmbedder) -> OpenProducts:
-    built_in = PostgresProducts(pool, ProductVectors(PostgresSpaces(pool), embedder, vectors(settings)))
+    near = ProductVectors(PostgresSpaces(pool), embedder, vectors(settings))
+    built_in = PostgresProducts(pool, near)
     allowed, keys = settings.outgoing, settings.master_keys
     outgoing = Outgoing(allowed, limit=LIMIT, connect=CONNECT, keep=KEEP, connections=CONNECTIONS)
     cache = RedisCache(open_redis(settings.required("redis_url"), timeout=CACHE_ANSWERS), CACHE)
@@ -64,4 +67,5 @@ async def open_products(settings: Settings, pool: Pool, embedder: SpaceEmbedder)
     known = endpoints(stored, keys)
     read = TenantCatalogues(built_in, keeping, known)
     catalogue = Catalogue(read, built_in, Sources(stored, keys, allowed, read))
-    return OpenProducts(catalogue, read, known, cache, keeping, outgoing)
+    near.start()
+    return OpenProducts(catalogue, read, known, cache, keeping, outgoing, near)

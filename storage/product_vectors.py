@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ LEAST = 0.25
 """The cosine below which nothing is meant. With all-MiniLM-L6-v2 and twelve questions to the demonstration's shop, what
 had to do with a question began at 0.28, and what was nearest to questions about something else ended at 0.21."""
 FRESH = 5.0  # seconds that the active space and the running embedder are taken to be the same
-PATIENCE = 1.0  # seconds for the vectors; words do not wait longer
+PATIENCE = 0.3  # seconds for the vectors; words do not wait longer
 _SETTLE = """
 WITH told AS (SELECT * FROM unnest($2::text[], $3::bigint[]) AS t (id, version)),
 known AS (SELECT t.id, t.version = v.version AS same, v.text_hash IS NULL AS gone
@@ -50,6 +51,11 @@ class ProductVectors:
         self._open: tuple[Space, VectorStore] | None = None
         self._known: tuple[float, Space | None] = (float("-inf"), None)
         self._opening = asyncio.Lock()
+        self._warming: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Open the vectors now, in the background: the first search would not wait for their library to be loaded."""
+        self._warming = asyncio.create_task(self._warm())
 
     async def near(self, tenant: str, embedding: Embedding) -> list[str] | None:
         """The ids of the products that mean most nearly the same as a text of this embedding, which the running
@@ -70,6 +76,9 @@ class ProductVectors:
         return await self._asked(ask)
 
     async def close(self) -> None:
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
         if self._open is not None:
             await self._open[1].close()
 
@@ -81,6 +90,13 @@ class ProductVectors:
         except Exception as error:
             log.warning("a search goes without the products' vectors: %s: %s", type(error).__name__, error)
             return None
+
+    async def _warm(self) -> None:
+        while True:
+            with suppress(Exception):  # what is away now is tried again, and told by the searches
+                if await self._store(None) is not None:
+                    return
+            await asyncio.sleep(FRESH)
 
     async def _store(self, dimensions: int | None) -> VectorStore | None:
         """The products' vectors in the active space; None where there is none, or another embedder runs."""
