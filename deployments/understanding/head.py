@@ -64,7 +64,7 @@ class Head:
         foreign = self.scope.score(float(log_total(scores)))
         return Prediction(ranked, foreign, foreign > self.scope.threshold)
 
-    def scores(self, text: str, embedding: Sequence[float]) -> tuple[Floats, Floats]:
+    def scores(self, text: str, embedding: Sequence[float] | Floats) -> tuple[Floats, Floats]:
         """(intents,) scores of the kernel, and log probabilities of the mixture."""
         given = np.asarray(embedding, np.float32)
         if given.shape != self.landmarks.shape[1:]:
