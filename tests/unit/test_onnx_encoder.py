@@ -79,7 +79,7 @@ def test_states_are_those_of_the_same_pass_and_go_into_the_last_layers(precision
     embedder = Embedder(precision=precision, device="cpu", threads=1)
     vectors, states = embedder._model.encode_with_states(TEXTS)
     np.testing.assert_allclose(vectors, embedder._model.encode(TEXTS), atol=1e-6)
-    last = MiniLM(get_model_path(), "cpu").encoder.layers.layers[-DEPTH:]
+    last = torch.nn.Sequential(*MiniLM(get_model_path(), "cpu").encoder.layers.layers[-DEPTH:])
     with torch.inference_mode():
         made = [last(torch.tensor(state, dtype=torch.float32)[None])[0].mean(0).numpy() for state in states[:-1]]
     assert cosines(vectors[:-1], [row / np.linalg.norm(row) for row in made]).min() > least
