@@ -19,9 +19,9 @@ def held_out(
     request: TrainingRequest,
     effort: TrainingEffort,
     encode: Encode,
-    tuning: Tuning | None = None,
     progress: Progress = lambda share, stage: None,
     *,
+    tuning: Tuning | None = None,
     embedder: str = "",
     seed: int = 0,
 ) -> dict[str, float] | None:

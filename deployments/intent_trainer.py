@@ -238,7 +238,7 @@ class _Training:
     ) -> dict[str, float] | None:
         told = self._told(f"measuring the {effort} head", start, end)
         return await self._in_thread(
-            lambda: held_out(self._request, effort, encode, self._tuning, told, embedder=encode.embedder)
+            lambda: held_out(self._request, effort, encode, told, tuning=self._tuning, embedder=encode.embedder)
         )
 
     async def _store(self, effort: Effort, encode: Encoding, model: Head | TunedHead, metrics: dict[str, Any]) -> None:

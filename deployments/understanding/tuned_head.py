@@ -3,16 +3,16 @@
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deployments.states import States
-from deployments.understanding.calibration import log_softmax, log_total
+from deployments.understanding.calibration import floored_log, log_softmax, log_total
 from deployments.understanding.grams import Floats
-from deployments.understanding.head import RANKED, Head, Linear, Mixture
+from deployments.understanding.head import RANKED, Head, Mixture
 from deployments.understanding.kernel_ridge import Kernel
 from deployments.understanding.tail import ARRAYS, Tail, shapes
 from domain.understanding import Prediction, Ranked
@@ -22,14 +22,19 @@ FORMAT = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TunedHead:
-    """An `IntentModel` that needs an embedder's states beside the embedding: `over` ranks what `tail` makes of them,
-    `plain` says how far a text is out of scope. `weights`: of the log probabilities of `plain` and `over`.
+    """An `IntentModel` that needs an embedder's states beside the embedding.
+
+    Kernel ridge regression over the mean of two kernels names the intent: `plain`'s between embeddings, and `kernel`
+    between what `tail` makes of a text's states and of the examples' (`landmarks`, as many as `plain` has); `weights`
+    (landmarks, intents). `plain` says how far a text is out of scope. Never changed.
     """
 
     plain: Head
     tail: Tail
-    over: Head
-    weights: tuple[float, float]
+    kernel: Kernel
+    landmarks: Floats
+    weights: Floats
+    mixture: Mixture
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -52,35 +57,31 @@ class TunedHead:
 
     def of_vectors(self, text: str, embedding: Sequence[float], tuned: Floats) -> Prediction:
         """`tuned`: what `tail` makes of the text's states."""
-        scores, plain = self.plain.scores(text, embedding)
-        logs = self.over.scores(text, tuned)[1] * np.float32(self.weights[1])
-        if self.weights[0]:
-            logs = logs + np.float32(self.weights[0]) * plain
-        logs = log_softmax(logs)
+        plain, given = self.plain, np.asarray(embedding, np.float32)
+        inside = plain.scores(text, embedding)[0]
+        words = plain.shared_words(text)
+        near = self.kernel.of(self.landmarks @ tuned, words) + plain.kernel.of(plain.landmarks @ given, words)
+        scores: Floats = near @ self.weights / 2
+        logs = log_softmax(self.mixture.scores * scores + self.mixture.logs * floored_log(scores))
         best = np.argsort(-logs, kind="stable")[:RANKED]
         ranked = tuple(Ranked(self.labels[i], float(np.exp(logs[i]))) for i in best)
-        scope = self.plain.scope
-        foreign = scope.score(float(log_total(scores)))
-        return Prediction(ranked, foreign, foreign > scope.threshold)
+        foreign = plain.scope.score(float(log_total(inside)))
+        return Prediction(ranked, foreign, foreign > plain.scope.threshold)
 
     def to_bytes(self) -> bytes:
-        over = self.over
         about = {
             "format": FORMAT,
             "heads": self.tail.heads,
-            "kernel": asdict(over.kernel),
-            "mixture": asdict(over.mixture),
-            "weights": self.weights,
+            "kernel": asdict(self.kernel),
+            "mixture": asdict(self.mixture),
         }
         file = io.BytesIO()
         np.savez_compressed(
             file,
             about=np.frombuffer(json.dumps(about).encode(), np.uint8),
             plain=np.frombuffer(self.plain.to_bytes(), np.uint8),
-            landmarks=over.landmarks.astype(np.float16),
-            kernel_weights=over.weights,
-            linear=over.linear.weights,
-            bias=over.linear.bias,
+            landmarks=self.landmarks.astype(np.float16),
+            weights=self.weights,
             **{name: getattr(self.tail, name).astype(np.float16) for name in ARRAYS},
         )
         return file.getvalue()
@@ -95,18 +96,14 @@ class TunedHead:
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}")
             floats = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype.kind == "f"}
-            plain = Head.from_bytes(arrays["plain"].tobytes())
-            first, second = map(float, about["weights"])
-            tail = Tail(int(about["heads"]), **{name: floats[name] for name in ARRAYS})
-            over = over_of(
-                plain,
+            head = cls(
+                Head.from_bytes(arrays["plain"].tobytes()),
+                Tail(int(about["heads"]), **{name: floats[name] for name in ARRAYS}),
                 Kernel(**about["kernel"]),
                 floats["landmarks"],
-                floats["kernel_weights"],
-                Linear(floats["linear"], floats["bias"]),
+                floats["weights"],
                 Mixture(**about["mixture"]),
             )
-            head = cls(plain, tail, over, (first, second))
             _check(head, floats)
         except Exception as error:  # zipfile, zlib, json and numpy each have errors of their own for broken bytes
             raise ValueError(f"these bytes hold no tuned head: {error}") from error
@@ -123,26 +120,18 @@ def read_head(data: bytes) -> Head | TunedHead:
     return TunedHead.from_bytes(data) if tuned else Head.from_bytes(data)
 
 
-def over_of(plain: Head, kernel: Kernel, landmarks: Floats, weights: Floats, linear: Linear, mixture: Mixture) -> Head:
-    """A head over tuned vectors that has the words of `plain`."""
-    return replace(plain, kernel=kernel, landmarks=landmarks, weights=weights, linear=linear, mixture=mixture)
-
-
 def _check(head: TunedHead, floats: dict[str, NDArray[Any]]) -> None:
-    over, tail, intents = head.over, head.tail, len(head.labels)
+    tail, examples = head.tail, len(head.plain.landmarks)
     if tail.mixed.ndim != 3 or tail.up.ndim != 3 or tail.heads < 1 or tail.width % tail.heads:
         raise ValueError("another shape")
     expected = {
-        "landmarks": (len(head.plain.landmarks), tail.width),
-        "kernel_weights": (len(over.landmarks), intents),
-        "linear": (intents, tail.width),
-        "bias": (intents,),
+        "landmarks": (examples, tail.width),
+        "weights": (examples, len(head.labels)),
         **shapes(len(tail.mixed), tail.width, tail.up.shape[2]),
     }
     if any(floats[name].shape != shape for name, shape in expected.items()):
         raise ValueError("another shape")
-    numbers = (*asdict(over.kernel).values(), *asdict(over.mixture).values(), *head.weights)
-    if not (
-        np.isfinite(np.array(numbers, np.float64)).all() and all(np.isfinite(floats[name]).all() for name in floats)
-    ):
+    numbers = (*asdict(head.kernel).values(), *asdict(head.mixture).values())
+    finite = np.isfinite(np.array(numbers, np.float64)).all()
+    if not (finite and all(np.isfinite(array).all() for array in floats.values())):
         raise ValueError("numbers that are not finite")

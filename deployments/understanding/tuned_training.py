@@ -11,11 +11,11 @@ from deployments.understanding import grams
 from deployments.understanding.calibration import floored_log, weighed
 from deployments.understanding.examples import different, explained
 from deployments.understanding.grams import Floats, Sparse
-from deployments.understanding.head import Head, Linear, Mixture
+from deployments.understanding.head import Head, Mixture
 from deployments.understanding.kernel_ridge import Fit, Index, Kernel, chosen_landmarks, fit, one_hot
 from deployments.understanding.tail import Tail
 from deployments.understanding.training import LEAST, Encode, Progress, train
-from deployments.understanding.tuned_head import TunedHead, over_of
+from deployments.understanding.tuned_head import TunedHead
 from deployments.understanding.tuning import together, tune
 from domain.errors import NotTunable
 from domain.intents import TrainingEffort
@@ -97,31 +97,34 @@ def train_tuned(
     layers = int(generator.integers(1 << 31))
     progress(0.2, "embedding")
     given = tuning.states_of(texts)
+    embeddings = np.asarray(encode(texts), np.float16).astype(np.float32)  # as the plain head holds them
 
     trial = tune(
         tuning.base, [given[i] for i in rest], intents[rest], seed=layers, progress=_told(progress, 0.25, 0.55)
     )
-    alone = _fitted(plain, words, intents, together(trial, given), landmarks)[0].without_each()[held]
+    fitted, _ = _fitted(plain, words, intents, embeddings, together(trial, given), landmarks)
+    alone = fitted.without_each()[held]
     first, second = weighed([alone, floored_log(alone)], intents[held])[0]
     tail = tune(tuning.base, given, intents, seed=layers, progress=_told(progress, 0.6, 0.95))
     tuned = together(tail, given)
-    found, kernel = _fitted(plain, words, intents, tuned, landmarks)
-    nothing = Linear(np.zeros((len(plain.labels), tail.width), np.float32), np.zeros(len(plain.labels), np.float32))
-    mixture = Mixture(max(first, LEAST), second, 0.0)
-    over = over_of(plain, kernel, tuned[landmarks], found.weights, nothing, mixture)
+    found, kernel = _fitted(plain, words, intents, embeddings, tuned, landmarks)
     progress(1.0, "done")
-    return TunedHead(plain, tail, over, (0.0, 1.0))
+    mixture = Mixture(max(first, LEAST), second, 0.0)
+    return TunedHead(plain, tail, kernel, tuned[landmarks], found.weights, mixture)
 
 
 def _told(progress: Progress, start: float, end: float) -> Callable[[float], None]:
     return lambda share: progress(start + (end - start) * share, "tuning")
 
 
-def _fitted(plain: Head, words: Sparse, intents: Index, vectors: Floats, landmarks: Index) -> tuple[Fit, Kernel]:
-    """The kernel's width keeps its measure: tuned vectors lie further apart."""
+def _fitted(
+    plain: Head, words: Sparse, intents: Index, embeddings: Floats, vectors: Floats, landmarks: Index
+) -> tuple[Fit, Kernel]:
+    """Over both kernels, and the tuned `vectors`' one. Its width keeps its measure: they lie further apart."""
     vectors[:] = vectors.astype(np.float16)
     kernel = replace(plain.kernel, width=plain.kernel.width * _spread(plain.landmarks) / _spread(vectors[landmarks]))
-    return fit(kernel, vectors, words, one_hot(intents, len(plain.labels)), landmarks), kernel
+    targets = one_hot(intents, len(plain.labels))
+    return fit(kernel, vectors, words, targets, landmarks, (plain.kernel, embeddings)), kernel
 
 
 def _spread(vectors: Floats) -> float:

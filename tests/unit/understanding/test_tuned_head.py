@@ -104,12 +104,16 @@ def test_it_is_measured_with_the_states_of_what_is_asked() -> None:
     assert evaluate(head(), asked, encode, states_of).accuracy == 1
 
 
-def test_both_views_count_by_their_weights() -> None:
-    text, plain_alone = "has the parcel shipped", replace(head(), weights=(1.0, 0.0))
-    vector, [states] = encode([text])[0], states_of([text])
-    found, plain = plain_alone.predict(text, vector, states), head().plain.predict(text, vector)
-    assert [one.name for one in found.ranked] == [one.name for one in plain.ranked]
-    assert found.ranked[0].confidence == pytest.approx(plain.ranked[0].confidence, abs=1e-5)
+def test_both_kernels_count() -> None:
+    """With the plain kernel and vectors in the place of the tuned ones it answers as the plain head."""
+    text, one = "where has my parcel been", head()
+    vector, plain = encode([text])[0], one.plain
+    same = replace(one, kernel=plain.kernel, landmarks=plain.landmarks, weights=plain.weights, mixture=plain.mixture)
+    ours, theirs = same.of_vectors(text, vector, vector), plain.predict(text, vector)
+    assert [(one.name, pytest.approx(one.confidence, abs=1e-5)) for one in ours.ranked] == [
+        (one.name, one.confidence) for one in theirs.ranked
+    ]
+    assert one.of_vectors(text, vector, vector) != one.of_vectors(text, vector, -vector)
 
 
 def test_the_artefact_answers_as_the_head_that_made_it() -> None:
@@ -138,7 +142,7 @@ def test_a_plain_head_is_read_as_one_and_a_tuned_one_never_as_a_plain_one() -> N
         {"mixed": np.zeros((2, DIMENSIONS, DIMENSIONS + 1), np.float16)},
         {"norms": np.full((2, 4, DIMENSIONS), np.nan, np.float16)},
         {"landmarks": np.zeros((3, DIMENSIONS), np.float16)},
-        {"bias": np.zeros(9, np.float32)},
+        {"weights": np.zeros((9, 4), np.float32)},
         {"plain": np.zeros(8, np.uint8)},
         {"about": np.zeros(8, np.uint8)},
     ],
