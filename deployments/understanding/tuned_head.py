@@ -61,7 +61,7 @@ class TunedHead:
         inside = plain.scores(text, embedding)[0]
         words = plain.shared_words(text)
         near = self.kernel.of(self.landmarks @ tuned, words) + plain.kernel.of(plain.landmarks @ given, words)
-        scores: Floats = near @ self.weights / 2
+        scores = np.asarray(near @ self.weights / 2, np.float32)
         logs = log_softmax(self.mixture.scores * scores + self.mixture.logs * floored_log(scores))
         best = np.argsort(-logs, kind="stable")[:RANKED]
         ranked = tuple(Ranked(self.labels[i], float(np.exp(logs[i]))) for i in best)
