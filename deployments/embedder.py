@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from deployments.batching import Batches
+from deployments.states import States
 from domain.embedding import EmbedderInfo
-from domain.errors import Unavailable
+from domain.errors import NotTunable, Unavailable
 
 PACKAGED = "packaged"
 PACKAGED_NAME = "all-MiniLM-L6-v2"
@@ -33,6 +34,15 @@ class TextModel(Protocol):
         ...
 
     def count(self, texts: Sequence[str]) -> int: ...
+
+
+@runtime_checkable
+class StatedModel(Protocol):
+    """A `TextModel` whose last layers can be tuned."""
+
+    def encode_with_states(self, texts: Sequence[str]) -> tuple[Any, Sequence[States]]:
+        """As `encode`, and of each text what goes into the last layers, of one pass."""
+        ...
 
 
 class SentenceTransformerModel:
@@ -96,12 +106,13 @@ class Embedder:
             torch.set_num_threads(threads)
             self._model = _load(model, device)
             self._use_threads = lambda: torch.set_num_threads(1 if crowded() else threads)
-        self._batches: Batches[str, list[float]] = Batches(
+        self._batches: Batches[tuple[str, bool], tuple[list[float], States | None]] = Batches(
             self._encode, self._executor, max_batch_size, bulk=8 if device == "cpu" else 64
         )
         self._stalled_after, self._monotonic = stalled_after, monotonic
         self._began: float | None = None
-        probe = self._encode(["the same text for every model"])[0]  # also makes the first message as fast as the next
+        # also makes the first message as fast as the next
+        [(probe, _)] = self._encode([("the same text for every model", False)])
         self.info = EmbedderInfo(
             PACKAGED_NAME if model == PACKAGED else model,
             self._model.dimensions,
@@ -121,6 +132,16 @@ class Embedder:
         """`texts` as vectors, in order. Messages that arrive meanwhile go first."""
         return await asyncio.gather(*(self._run(text, urgent=False) for text in texts))
 
+    async def embed_with_states(self, texts: Sequence[str], *, urgent: bool = True) -> list[tuple[list[float], States]]:
+        """Vectors of `texts`, and what goes into the model's last layers, of one pass. `urgent`: they are messages.
+
+        Raises `NotTunable` where the model has no such layers, and as `embed`.
+        """
+        if not isinstance(self._model, StatedModel):
+            raise NotTunable(f"{self.info.name} has no layers that can be tuned; the packaged model has")
+        found = await asyncio.gather(*(self._pass(text, urgent=urgent, stated=True) for text in texts))
+        return [(vector, states) for vector, states in found if states is not None]
+
     async def count_tokens(self, texts: Sequence[str]) -> int:
         """How many tokens the model reads of `texts`."""
         loop = asyncio.get_running_loop()
@@ -135,19 +156,28 @@ class Embedder:
             raise Unavailable("the embedder's forward pass does not come back")
 
     async def _run(self, text: str, *, urgent: bool) -> list[float]:
+        return (await self._pass(text, urgent=urgent, stated=False))[0]
+
+    async def _pass(self, text: str, *, urgent: bool, stated: bool) -> tuple[list[float], States | None]:
         try:
-            return await self._batches.run(self._readable(text), urgent=urgent)
+            return await self._batches.run((self._readable(text), stated), urgent=urgent)
         except Exception as error:
             raise Unavailable(f"the embedder failed: {error}") from error
 
-    def _encode(self, texts: Sequence[str]) -> list[list[float]]:
+    def _encode(self, given: Sequence[tuple[str, bool]]) -> list[tuple[list[float], States | None]]:
+        """Of (text, whether its states are wanted): one pass for all."""
+        texts = [text for text, _ in given]
         self._began = self._monotonic()
         self._use_threads()
         try:
-            vectors: list[list[float]] = self._model.encode(texts).tolist()
+            states: Sequence[States | None] = [None] * len(texts)
+            if isinstance(self._model, StatedModel) and any(stated for _, stated in given):
+                vectors, states = self._model.encode_with_states(texts)
+            else:
+                vectors = self._model.encode(texts)
         finally:
             self._began = None
-        return vectors
+        return list(zip(vectors.tolist(), states, strict=True))
 
     def _readable(self, text: str) -> str:
         """Lone surrogates would fail the whole batch; the far end of a long text would only cost time."""

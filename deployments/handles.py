@@ -18,6 +18,7 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.coalescing import Coalesced
+from deployments.states import States
 from domain import errors
 from domain.commands import Accepted, Append, Appended, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
@@ -184,6 +185,10 @@ class HandleEmbedder:
     async def embed_many(self, texts: Sequence[str]) -> list[Embedding]:
         found: list[Embedding] = await ask(lambda: self._handle.embed_many.remote(list(texts)))
         return found
+
+    async def embed_with_states(self, texts: Sequence[str], *, urgent: bool = True) -> list[tuple[Embedding, States]]:
+        found = await ask(lambda: self._handle.embed_with_states.remote(list(texts), urgent))
+        return [(vector.tolist(), states) for vector, states in found]
 
     async def embed_for(self, embedder: str, texts: Sequence[str]) -> list[Embedding]:
         """`domain.indexing.SpaceEmbedder`: the replica that answers says whether it is that one."""

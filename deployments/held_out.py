@@ -4,9 +4,9 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from deployments.understanding import Encode, Evaluation, Progress, evaluate, train
+from deployments.understanding import Encode, Evaluation, Progress, Tuning, evaluate, train_any
 from domain.errors import InvalidExamples
-from domain.intents import Effort, TrainingRequest
+from domain.intents import TrainingEffort, TrainingRequest
 from domain.understanding import Example
 
 FOLDS = 3
@@ -17,10 +17,11 @@ Split = tuple[list[Example], list[Example]]
 
 def held_out(
     request: TrainingRequest,
-    effort: Effort,
+    effort: TrainingEffort,
     encode: Encode,
     progress: Progress = lambda share, stage: None,
     *,
+    tuning: Tuning | None = None,
     embedder: str = "",
     seed: int = 0,
 ) -> dict[str, float] | None:
@@ -34,18 +35,19 @@ def held_out(
             progress((number + share) / len(splits), stage)
 
         try:
-            model = train(
+            model = train_any(
+                effort,
                 kept,
                 encode,
+                tuning,
                 embedder=embedder,
                 descriptions=request.descriptions,
-                effort=effort,
                 progress=told,
                 seed=seed,
             )
         except InvalidExamples:
             return None
-        found.append(evaluate(model, asked, encode))
+        found.append(evaluate(model, asked, encode, tuning.states_of if tuning else None))
     if not found:
         return None
     return {name: sum(getattr(one, name) for one in found) / len(found) for name in MEASURES}

@@ -19,6 +19,7 @@ from deployments.intent_head import GENERAL, Matrix, fingerprint, read_examples
 from deployments.list_places import ListPlaces
 from deployments.meaning import Meaning
 from deployments.shared_model import THRESHOLD, SharedModel
+from deployments.states import States
 from deployments.tenant_heads import Held, Store, TenantHeads
 from deployments.tenant_scorers import TenantScorers
 from deployments.understanding import evaluate
@@ -40,6 +41,10 @@ class Embeds(Protocol):
     async def embed(self, text: str) -> Embedding: ...
 
     async def embed_many(self, texts: Sequence[str]) -> Sequence[Embedding]: ...
+
+    async def embed_with_states(
+        self, texts: Sequence[str], *, urgent: bool = True
+    ) -> Sequence[tuple[Embedding, States]]: ...
 
     async def describe(self) -> EmbedderInfo: ...
 
@@ -95,11 +100,15 @@ class IntentClassifier:
         Raises `Overloaded` if too many calls wait; what the embedder raises is passed on.
         """
         async with self._meaning(tenant) as (meaning, _):
-            embedding = await self._embedder.embed(text)
-        if len(text) < LONG:
+            states: States | None = None
+            if meaning.tuned:
+                [(embedding, states)] = await self._embedder.embed_with_states([text])
+            else:
+                embedding = await self._embedder.embed(text)
+        if len(text) < LONG and states is None:
             understood = meaning.of(text, embedding)
         else:
-            understood = await asyncio.to_thread(meaning.of, text, embedding)
+            understood = await asyncio.to_thread(meaning.of, text, embedding, states)
         own = None
         if self._tenants is not None and tenant:
             own = await self._tenants.score(tenant, text, embedding, self._model)
@@ -109,8 +118,8 @@ class IntentClassifier:
         """Up to 256 texts, all by one version; without their vectors and complexity. Raises as `classify`."""
         with self._lists.of(tenant):
             async with self._meaning(tenant) as (meaning, _):
-                embeddings = await self._embedder.embed_many(texts)
-            return await asyncio.to_thread(_understood, meaning, texts, embeddings)
+                found = await self._passed(meaning, texts)
+            return await asyncio.to_thread(_understood, meaning, texts, found)
 
     async def evaluate(self, examples: Sequence[Example], tenant: str = "") -> dict[str, Any]:
         """How well the tenant's head knows `examples`, as `understanding.evaluate` says it, and its `version`.
@@ -119,20 +128,27 @@ class IntentClassifier:
         """
         with self._lists.of(tenant):
             async with self._meaning(tenant) as (meaning, _):
-                vectors = await self._vectors(list(dict.fromkeys(one.text for one in examples)))
+                texts = list(dict.fromkeys(one.text for one in examples))
+                passed = dict(zip(texts, await self._passed(meaning, texts), strict=True))
 
             def known(texts: Sequence[str]) -> Matrix:
-                return np.asarray([vectors[text] for text in texts], np.float32)
+                return np.asarray([passed[text][0] for text in texts], np.float32)
 
-            found = await asyncio.to_thread(evaluate, meaning.model, examples, known)
+            def states_of(texts: Sequence[str]) -> list[States]:
+                return [states for text in texts if (states := passed[text][1]) is not None]
+
+            found = await asyncio.to_thread(evaluate, meaning.model, examples, known, states_of)
         return {**asdict(found), "examples": len(examples), "version": meaning.version}
 
-    async def _vectors(self, texts: Sequence[str]) -> dict[str, Embedding]:
-        vectors: dict[str, Embedding] = {}
+    async def _passed(self, meaning: Meaning, texts: Sequence[str]) -> list[tuple[Embedding, States | None]]:
+        found: list[tuple[Embedding, States | None]] = []
         for start in range(0, len(texts), AT_ONCE):
             some = texts[start : start + AT_ONCE]
-            vectors.update(zip(some, await self._embedder.embed_many(some), strict=True))
-        return vectors
+            if meaning.tuned:
+                found += await self._embedder.embed_with_states(some, urgent=False)
+            else:
+                found += [(embedding, None) for embedding in await self._embedder.embed_many(some)]
+        return found
 
     async def head(self, tenant: str) -> HeadInUse:
         """What names the tenant's intents at the moment."""
@@ -200,10 +216,10 @@ class IntentClassifier:
         return self._complexity.score(text, None if self._by_text_alone else embedding)
 
 
-def _understood(meaning: Meaning, texts: Sequence[str], embeddings: Sequence[Embedding]) -> list[Understanding]:
-    return [
-        replace(meaning.of(text, embedding), embedding=[]) for text, embedding in zip(texts, embeddings, strict=True)
-    ]
+def _understood(
+    meaning: Meaning, texts: Sequence[str], found: Sequence[tuple[Embedding, States | None]]
+) -> list[Understanding]:
+    return [replace(meaning.of(text, *one), embedding=[]) for text, one in zip(texts, found, strict=True)]
 
 
 def _packaged() -> Scorer | None:

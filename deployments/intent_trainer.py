@@ -15,9 +15,11 @@ from typing import Any, Protocol, TypeVar
 from deployments.encoding import Encoding, Stopped
 from deployments.held_out import better, held_out
 from deployments.intent_classifier import Embeds
-from deployments.understanding import Head, Progress, train
-from domain.errors import BrainError, Fenced, Retryable
-from domain.intents import Claim, Effort, NewHead, TrainingRequest
+from deployments.packaged_tail import tail_of
+from deployments.understanding import Head, Progress, TunedHead, Tuning, read_head, train_any
+from deployments.understanding.tail import Tail
+from domain.errors import BrainError, Fenced, NotTunable, Retryable
+from domain.intents import Claim, Effort, NewHead, TrainingEffort, TrainingRequest
 
 log = logging.getLogger("brain.intents")
 
@@ -63,11 +65,22 @@ class Heads(Protocol):
 class IntentTrainer:
     """Claims trainings and does one at a time, in a thread that yields to everything else on the machine.
 
+    `tail_of`: an embedder's name → the last layers of its model, None where it has none that can be tuned.
+
     Whatever kills it, another trainer begins the job again `LEASE` seconds later; heads that it made by then stand.
     """
 
-    def __init__(self, jobs: Jobs, heads: Heads, embedder: Embeds, *, poll: float = POLL, nice: int = NICE) -> None:
-        self._jobs, self._heads, self._embedder = jobs, heads, embedder
+    def __init__(
+        self,
+        jobs: Jobs,
+        heads: Heads,
+        embedder: Embeds,
+        *,
+        tail_of: Callable[[str], Tail | None] = tail_of,
+        poll: float = POLL,
+        nice: int = NICE,
+    ) -> None:
+        self._jobs, self._heads, self._embedder, self._tail_of = jobs, heads, embedder, tail_of
         self._id, self._poll = uuid.uuid4(), poll
         self._woken = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "trainer", os.nice, (nice,))
@@ -95,7 +108,7 @@ class IntentTrainer:
                 found = await self._jobs.claim(self._id, LEASE)
                 if found is not None:
                     self.busy = True
-                    await _Training(self._jobs, self._heads, self._embedder, self._thread, *found).run()
+                    await _Training(self._jobs, self._heads, self._embedder, self._tail_of, self._thread, *found).run()
                     continue
             except BrainError as error:
                 log.debug("no training can be claimed now: %s", error)
@@ -115,11 +128,14 @@ class _Training:
         jobs: Jobs,
         heads: Heads,
         embedder: Embeds,
+        tail_of: Callable[[str], Tail | None],
         thread: ThreadPoolExecutor,
         claim: Claim,
         request: TrainingRequest,
     ) -> None:
         self._jobs, self._heads, self._embedder, self._thread = jobs, heads, embedder, thread
+        self._tail_of = tail_of
+        self._tuning: Tuning | None = None
         self._claim, self._request = claim, request
         self._progress, self._phase = 0.0, "preparing"
         self._stopped = False
@@ -166,7 +182,14 @@ class _Training:
     async def _work(self) -> None:
         request, began = self._request, time.monotonic()
         info = await self._embedder.describe()
-        encode = Encoding(self._embedder, f"{info.name}@{info.revision}", info.dimensions, lambda: self._stopped)
+        tuned = request.effort == "tuned"
+        base = await self._in_thread(lambda: self._tail_of(info.name)) if tuned else None
+        if tuned and base is None:
+            raise NotTunable(f"the embedder {info.name} has no layers that can be tuned; the packaged model has")
+        encode = Encoding(
+            self._embedder, f"{info.name}@{info.revision}", info.dimensions, lambda: self._stopped, stated=tuned
+        )
+        self._tuning = None if base is None else Tuning(encode.states, base)
         first = await self._made("first", encode)
         if first is None:
             model = await self._train("first", encode, 0.0, 0.3)
@@ -177,42 +200,48 @@ class _Training:
         measured = await self._measure("first", encode, 0.3, 0.4)
         await self._heads.describe(self._claim, "first", {"held_out": measured})
         kept: dict[str, Any] = {"first": measured, "kept": "first"}
-        if request.effort == "best" and await self._made("best", encode) is None:
-            again = await self._measure("best", encode, 0.4, 0.8)
-            kept["best"] = again
+        wanted = request.effort
+        if wanted != "first" and await self._made("best", encode) is None:
+            again = await self._measure(wanted, encode, 0.4, 0.8)
+            kept[wanted] = again
             if better(measured, again):
-                model = await self._train("best", encode, 0.8, 1.0)
+                model = await self._train(wanted, encode, 0.8, 1.0)
                 metrics = {**_counted(request), "seconds": round(time.monotonic() - began, 3), "held_out": again}
-                await self._store("best", encode, model, metrics)
-                kept["kept"] = "best"
-        elif request.effort == "best":
-            kept["kept"] = "best"
+                await self._store("best", encode, model, {**metrics, "tuned": tuned})
+                kept["kept"] = wanted
+        elif wanted != "first":
+            kept["kept"] = wanted
         await self._jobs.complete(self._claim, {**_counted(request), "held_out": kept})
 
-    async def _made(self, effort: Effort, encode: Encoding) -> Head | None:
+    async def _made(self, effort: Effort, encode: Encoding) -> Head | TunedHead | None:
         """What an earlier trainer made of this job."""
         found = await self._heads.of_training(self._claim, effort)
-        return None if found is None or found.embedder != encode.embedder else Head.from_bytes(found.artefact)
+        return None if found is None or found.embedder != encode.embedder else read_head(found.artefact)
 
-    async def _train(self, effort: Effort, encode: Encoding, start: float, end: float) -> Head:
+    async def _train(self, effort: TrainingEffort, encode: Encoding, start: float, end: float) -> Head | TunedHead:
         request, told = self._request, self._told(f"the {effort} head", start, end)
         return await self._in_thread(
-            lambda: train(
+            lambda: train_any(
+                effort,
                 request.examples,
                 encode,
+                self._tuning,
                 embedder=encode.embedder,
                 descriptions=request.descriptions,
                 validation=request.validation,
-                effort=effort,
                 progress=told,
             )
         )
 
-    async def _measure(self, effort: Effort, encode: Encoding, start: float, end: float) -> dict[str, float] | None:
+    async def _measure(
+        self, effort: TrainingEffort, encode: Encoding, start: float, end: float
+    ) -> dict[str, float] | None:
         told = self._told(f"measuring the {effort} head", start, end)
-        return await self._in_thread(lambda: held_out(self._request, effort, encode, told, embedder=encode.embedder))
+        return await self._in_thread(
+            lambda: held_out(self._request, effort, encode, told, tuning=self._tuning, embedder=encode.embedder)
+        )
 
-    async def _store(self, effort: Effort, encode: Encoding, model: Head, metrics: dict[str, Any]) -> None:
+    async def _store(self, effort: Effort, encode: Encoding, model: Head | TunedHead, metrics: dict[str, Any]) -> None:
         info = await self._embedder.describe()
         if f"{info.name}@{info.revision}" != encode.embedder:
             raise Retryable("the embedder was replaced meanwhile")

@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from deployments.slot_finding import extractor, size
+from deployments.states import States
+from deployments.understanding import TunedHead
 from domain.analysis import parameters
 from domain.clarifying import OTHER, clarification
 from domain.errors import BrainError
@@ -25,8 +27,8 @@ class Meaning:
         self.version, self.model = version, model
         self._products = {name for name, one in definitions.items() if one.get("needs_products")}
         self._extractors: dict[str, EntityExtractor] = {}
-        self.size = 0
-        """Bytes of what is found beside the head, an estimate."""
+        self.size = model.size if isinstance(model, TunedHead) else 0
+        """Bytes of what is held beside the head's artefact, an estimate."""
         for name, one in definitions.items():
             try:
                 slots = [SlotDefinition.model_validate(slot) for slot in one.get("slots") or ()]
@@ -37,9 +39,17 @@ class Meaning:
                 continue
             self.size += size(slots)
 
-    def of(self, text: str, embedding: Sequence[float]) -> Understanding:
+    @property
+    def tuned(self) -> bool:
+        """Whether `of` needs a text's states."""
+        return isinstance(self.model, TunedHead)
+
+    def of(self, text: str, embedding: Sequence[float], states: States | None = None) -> Understanding:
         """`embedding` goes into the answer as it is. Slots are those of the best named intent, also out of scope."""
-        found = self.model.predict(text, embedding)
+        if isinstance(self.model, TunedHead):
+            found = self.model.predict(text, embedding, states)
+        else:
+            found = self.model.predict(text, embedding)
         named = next((one for one in found.ranked if one.name != OTHER), found.ranked[0])
         entities: tuple[Entity, ...] = ()
         if (finder := self._extractors.get(named.name)) is not None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from deployments.states import DEPTH, MOST_TOKENS, States
 from deployments.token_batches import by_length
 
 PADDED_TOKENS = 1024  # of one forward pass on a CPU: larger ones gain nothing there
@@ -51,11 +52,16 @@ class Encoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.layers.load_state_dict(_renamed(weights, layers))
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        hidden = self.norm(nn.functional.embedding(ids, self.words) + self.positions[: ids.shape[1]])
-        hidden = self.layers(hidden, src_key_padding_mask=None if bool(mask.all()) else ~mask)
+    def forward(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """And what goes into the last DEPTH layers."""
+        hidden = states = self.norm(nn.functional.embedding(ids, self.words) + self.positions[: ids.shape[1]])
+        padding = None if bool(mask.all()) else ~mask
+        for i, layer in enumerate(self.layers.layers):
+            if i == len(self.layers.layers) - DEPTH:
+                states = hidden
+            hidden = layer(hidden, src_key_padding_mask=padding)
         mean = hidden.masked_fill(~mask.unsqueeze(-1), 0).sum(1) / mask.sum(1, keepdim=True)
-        return nn.functional.normalize(mean, dim=1)
+        return nn.functional.normalize(mean, dim=1), states
 
 
 def _renamed(weights: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
@@ -95,14 +101,24 @@ class MiniLM:
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         vectors = np.empty((len(ids), self.dimensions), np.float32)
         for together in by_length(ids, self._padded_tokens):
-            vectors[together] = self._forward([ids[i] for i in together])
+            vectors[together], _ = self._forward([ids[i] for i in together])
         return vectors
 
-    def _forward(self, ids: list[list[int]]) -> NDArray[np.float32]:
+    def encode_with_states(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[States]]:
+        """As `encode`, and of each text its states."""
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        vectors, states = np.empty((len(ids), self.dimensions), np.float32), dict[int, States]()
+        for together in by_length(ids, self._padded_tokens):
+            vectors[together], hidden = self._forward([ids[i] for i in together])
+            kept = hidden[:, :MOST_TOKENS].half().cpu().numpy()
+            states.update((i, row[: len(ids[i])].copy()) for i, row in zip(together, kept, strict=True))
+        return vectors, [states[i] for i in range(len(ids))]
+
+    def _forward(self, ids: list[list[int]]) -> tuple[NDArray[np.float32], Tensor]:
         longest = max(map(len, ids))
         padded = torch.tensor([row + [0] * (longest - len(row)) for row in ids], device=self._device)
         lengths = torch.tensor([len(row) for row in ids], device=self._device)
         with torch.inference_mode():
             mask = torch.arange(longest, device=self._device) < lengths.unsqueeze(1)
-            found: NDArray[np.float32] = self.encoder(padded, mask).cpu().numpy()
-        return found
+            vectors, states = self.encoder(padded, mask)
+            return vectors.cpu().numpy(), states

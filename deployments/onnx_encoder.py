@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from deployments.states import MOST_TOKENS, States
 from deployments.token_batches import by_length
 
 PADDED_TOKENS = 1024  # of one forward pass: larger ones gain nothing
@@ -57,16 +58,14 @@ class OnnxEncoder:
             [vectors[together]] = self._forward(["vectors"], [ids[i] for i in together])
         return vectors
 
-    def encode_with_states(
-        self, texts: Sequence[str], most_tokens: int = 64
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float16]]]:
-        """As `encode`, and of each text what goes into the last layer: (tokens, dimensions), of its first tokens."""
+    def encode_with_states(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[States]]:
+        """As `encode`, and of each text its states."""
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
-        vectors, states = np.empty((len(ids), self.dimensions), np.float32), dict[int, NDArray[np.float16]]()
+        vectors, states = np.empty((len(ids), self.dimensions), np.float32), dict[int, States]()
         for together in by_length(ids, PADDED_TOKENS):
             vectors[together], hidden = self._forward(["vectors", "states"], [ids[i] for i in together])
-            kept = hidden[:, :most_tokens].astype(np.float16)
-            states.update((i, row[: len(ids[i])]) for i, row in zip(together, kept, strict=True))
+            kept = hidden[:, :MOST_TOKENS].astype(np.float16)
+            states.update((i, row[: len(ids[i])].copy()) for i, row in zip(together, kept, strict=True))
         return vectors, [states[i] for i in range(len(ids))]
 
     def _forward(self, outputs: list[str], ids: list[list[int]]) -> list[NDArray[np.float32]]:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from deployments.states import DEPTH
+
 Array = NDArray[Any]
 MICROSOFT = frozenset(
     ("EmbedLayerNormalization", "MultiHeadAttention", "SkipLayerNormalization", "BiasGelu", "MatMulIntegerToFloat")
@@ -26,13 +28,14 @@ GELU_MINIMUM = 0.17  # no value of the function lies below its negative
 
 def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str, *, int8: bool) -> bytes:
     """An ONNX model: `ids` and `mask` (1: a token), int32 (texts, tokens), padded at the end → `vectors`, float32
-    (texts, dimensions), unit length, and `states`, what goes into the last layer: float32 (texts, tokens, dimensions).
+    (texts, dimensions), unit length, and `states`, what goes into the last DEPTH layers: float32 (texts, tokens,
+    dimensions).
     `weights`: of `transformers.BertModel`, by name; `pooling`: `mean` or `cls`.
     """
     parts = _Parts(int8)
     hidden, lengths = _embedded(parts, weights, config["layer_norm_eps"])
     for i in range(config["num_hidden_layers"]):
-        if i == config["num_hidden_layers"] - 1:
+        if i == max(0, config["num_hidden_layers"] - DEPTH):
             parts.add("Identity", hidden, to_output="states")
         hidden = _layer(parts, weights, f"encoder.layer.{i}.", hidden, lengths, config)
     if pooling == "mean":

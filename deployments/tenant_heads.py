@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from deployments.meaning import Meaning
-from deployments.understanding import Head
+from deployments.understanding import read_head
 from domain.errors import BrainError, Unavailable
 
 log = logging.getLogger("brain.intents")
@@ -186,4 +186,4 @@ def _problem(active: Active, kept: Kept | None, embedder: str) -> str | None:
 
 
 def _built(kept: Kept) -> Meaning:
-    return Meaning(kept.version, Head.from_bytes(kept.artefact), kept.definitions)
+    return Meaning(kept.version, read_head(kept.artefact), kept.definitions)

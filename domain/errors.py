@@ -128,6 +128,14 @@ class InvalidExamples(BrainError):
         return self.args[1] if len(self.args) > 1 else "examples"
 
 
+class NotTunable(BrainError):
+    """The embedder's model has no layers that could be tuned."""
+
+    type = "invalid_request_error"
+    code = "not_tunable"
+    param = "effort"
+
+
 class BudgetExceeded(BrainError):
     """The tenant's budget for this period is spent."""
 

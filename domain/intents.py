@@ -15,7 +15,11 @@ MOST_EXAMPLES = 50_000
 """Of one training, and of all intents of a tenant."""
 
 Effort = Literal["first", "best"]
-"""`first`: usable within seconds. `best`: as good as it gets, which may take minutes."""
+"""Of a head. `first`: usable within seconds. `best`: as good as it gets, which may take minutes."""
+
+TrainingEffort = Literal["first", "best", "tuned"]
+"""Of a training: the heads up to this one. `tuned`: its best head has layers of the embedder's model for itself, tuned
+to the intents, which takes minutes."""
 
 TrainingStatus = Literal["queued", "running", "completed", "failed"]
 
@@ -62,7 +66,7 @@ class TrainingRequest:
     examples: tuple[Example, ...]
     validation: tuple[Example, ...] = ()
     definitions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    effort: Effort = "best"
+    effort: TrainingEffort = "best"
 
     @property
     def descriptions(self) -> dict[str, str]:

@@ -16,17 +16,20 @@ from ray.serve.handle import DeploymentHandle
 from actors.host import ConversationHost
 from actors.parts import HostLimits
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, answered
+from deployments.hosted_embedder import HostedEmbedder
 from deployments.intent_classifier import IntentClassifier
 from deployments.intent_trainer import IntentTrainer
 from deployments.places import HandleLanguageModel, places
 from deployments.providers.vllm import HandleEngine
 from deployments.recent_embeddings import RecentEmbeddings
+from deployments.states import States
 from deployments.tenant_scorers import TenantScorers
 from deployments.tokenizers_at_hand import ModelTokenizers
 from deployments.tool_handle import HandleTools
 from domain.commands import Accepted, Append, Appended, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
 from domain.embedding import Embedding
+from domain.errors import NotTunable
 from domain.model import Catalog, parse_catalog
 from domain.ports import HeadInUse, Understanding
 from domain.understanding import Example
@@ -291,6 +294,21 @@ class EmbedderReplica:
 
     async def embed_many(self, texts: Sequence[str]) -> Sequence[Embedding] | Refused:
         return await answered(self._embedder.embed_many(texts))
+
+    async def embed_with_states(
+        self, texts: Sequence[str], urgent: bool
+    ) -> "Sequence[tuple[array[float], States]] | Refused":
+        """Vectors, and what goes into the model's last layers, for tenants with tuned heads. `urgent`: messages."""
+        return await answered(self._stated(texts, urgent))
+
+    async def _stated(self, texts: Sequence[str], urgent: bool) -> "list[tuple[array[float], States]]":
+        if isinstance(self._embedder, HostedEmbedder):
+            raise NotTunable("a provider's embedder has no layers that can be tuned")
+        found = await self._embedder.embed_with_states(texts, urgent=urgent)
+        if urgent:
+            for text, (vector, _) in zip(texts, found, strict=True):
+                self._recent.keep(text, vector)
+        return [(array("f", vector), states) for vector, states in found]
 
     async def embed_for(self, embedder: str, texts: Sequence[str]) -> Sequence[Embedding] | Refused:
         """As `embed_many`, if this is that embedder. What was embedded a moment ago is not embedded again."""

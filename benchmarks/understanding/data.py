@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.embedder import FLOAT32, INT8, TextModel
+from deployments.embedder import FLOAT32, INT8, StatedModel, TextModel
+from deployments.states import States
 from domain.understanding import Example
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +87,7 @@ class Vectors:
 
     def __init__(self, precision: str = FLOAT32, cache: Path = CACHE) -> None:
         self._precision, self._known = precision, dict[str, NDArray[np.float32]]()
-        self._states: dict[str, NDArray[np.float16]] = {}
+        self._states: dict[str, States] = {}
         self._cache = cache if precision == FLOAT32 else cache / precision
 
     @cached_property
@@ -109,16 +110,13 @@ class Vectors:
             draft.replace(path)
         self._known.update(zip(texts, found, strict=True))
 
-    def states(self, texts: Sequence[str]) -> list[NDArray[np.float16]]:
-        """What goes into the last layer: of each text float16 (tokens, dimensions). Kept in no file."""
-        from benchmarks.understanding.last_layer import states
-        from deployments.minilm import MiniLM
-
+    def states(self, texts: Sequence[str]) -> list[States]:
+        """What goes into the last layers. Kept in no file."""
         if missing := [text for text in dict.fromkeys(texts) if text not in self._states]:
-            assert isinstance(self.model, MiniLM)  # int8 has no layers that can be tuned
-            found = states(self.model, missing)
-            self._states.update({text: given for text, (given, _) in zip(missing, found, strict=True)})
-            self._known.update({text: vector for text, (_, vector) in zip(missing, found, strict=True)})
+            assert isinstance(self.model, StatedModel)
+            vectors, found = self.model.encode_with_states(missing)
+            self._states.update(zip(missing, found, strict=True))
+            self._known.update(zip(missing, vectors, strict=True))
         return [self._states[text] for text in texts]
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:

@@ -127,11 +127,11 @@ METHODS: dict[str, Method] = {
     "character n-grams": characters,
     "support vectors, names": support_vectors,
     "head, effort first": first_head,
-    "head, last layer tuned": tuned_head,
     "head, effort best": best_head,
+    "head, effort tuned": tuned_head,
 }
-STATED = (tuned_head,)  # they need what goes into the last layer
-SLOW = ("support vectors, names", "character n-grams", "head, last layer tuned")  # with thousands of examples
+STATED = (tuned_head,)  # they need what goes into the last layers
+SLOW = ("support vectors, names", "character n-grams")  # with thousands of examples
 
 
 def _named(examples: Sequence[Example]) -> list[Example]:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.understanding.training import Encode
+from deployments.understanding.tuned_head import TunedHead
+from deployments.understanding.tuned_training import StatesOf
 from domain.errors import InvalidExamples
 from domain.understanding import Example, IntentModel
 
@@ -48,15 +50,22 @@ class Evaluation:
     confusions: tuple[Confusion, ...]
 
 
-def evaluate(model: IntentModel, examples: Sequence[Example], encode: Encode) -> Evaluation:
-    """Raises `InvalidExamples` without examples; what `encode` raises is passed on."""
+def evaluate(
+    model: IntentModel, examples: Sequence[Example], encode: Encode, states_of: StatesOf | None = None
+) -> Evaluation:
+    """`states_of`: texts → their states, for a tuned head.
+
+    Raises `InvalidExamples` without examples; what `encode` and `states_of` raise is passed on.
+    """
     if not examples:
         raise InvalidExamples("there are no examples to evaluate with")
-    embeddings = encode([example.text for example in examples])
-    first = [
-        model.predict(example.text, embedding).ranked[0]
-        for example, embedding in zip(examples, embeddings, strict=True)
-    ]
+    texts = [example.text for example in examples]
+    embeddings = encode(texts)
+    if isinstance(model, TunedHead) and states_of is not None:
+        found = map(model.predict, texts, embeddings, states_of(texts))
+    else:
+        found = map(model.predict, texts, embeddings)
+    first = [answer.ranked[0] for answer in found]
     return scored([example.intent for example in examples], [(best.name, best.confidence) for best in first])
 
 

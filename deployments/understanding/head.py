@@ -64,17 +64,21 @@ class Head:
         foreign = self.scope.score(float(log_total(scores)))
         return Prediction(ranked, foreign, foreign > self.scope.threshold)
 
-    def scores(self, text: str, embedding: Sequence[float]) -> tuple[Floats, Floats]:
+    def scores(self, text: str, embedding: Sequence[float] | Floats) -> tuple[Floats, Floats]:
         """(intents,) scores of the kernel, and log probabilities of the mixture."""
         given = np.asarray(embedding, np.float32)
         if given.shape != self.landmarks.shape[1:]:
             raise ValueError(f"an embedding has {self.landmarks.shape[1]} dimensions here, and this one {given.shape}")
-        near = self.kernel.of(self.landmarks @ given, self._postings.product(*vector(text, self.frequencies)))
+        near = self.kernel.of(self.landmarks @ given, self.shared_words(text))
         scores: Floats = near @ self.weights
         mixed = self.mixture.scores * scores + self.mixture.logs * floored_log(scores)
         if self.mixture.linear:
             mixed += self.mixture.linear * log_softmax(self.linear.weights @ given + self.linear.bias)
         return scores, log_softmax(mixed)
+
+    def shared_words(self, text: str) -> Floats:
+        """(n,) tf-idf cosines of a text with the landmarks."""
+        return self._postings.product(*vector(text, self.frequencies))
 
     def to_bytes(self) -> bytes:
         about = {

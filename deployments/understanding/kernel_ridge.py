@@ -66,15 +66,27 @@ class Fit:
         return np.asarray(self.targets[group] - left, np.float32)
 
 
-def fit(kernel: Kernel, embeddings: Floats, words: Sparse, targets: Floats, landmarks: Index) -> Fit:
+def fit(
+    kernel: Kernel,
+    embeddings: Floats,
+    words: Sparse,
+    targets: Floats,
+    landmarks: Index,
+    beside: tuple[Kernel, Floats] | None = None,
+) -> Fit:
     """`embeddings` (examples, dimensions) of unit length, `targets` (examples, intents) one-hot.
 
-    `landmarks`: those of the examples that predictions compare with; all of them make the answer exact.
+    `landmarks`: those of the examples that predictions compare with; all of them make the answer exact. `beside`:
+    another kernel and other vectors of the examples; the mean of both kernels counts.
     """
     grams = _matrix(words)
+    near = _between(kernel, embeddings, grams, landmarks)
+    if beside is not None:
+        near += _between(*beside, grams, landmarks)
+        near /= 2
     if len(landmarks) == len(embeddings):
-        return _exact(kernel, _between(kernel, embeddings, grams, landmarks), targets)
-    return _approximate(kernel, _between(kernel, embeddings, grams, landmarks), targets, landmarks)
+        return _exact(kernel, near, targets)
+    return _approximate(kernel, near, targets, landmarks)
 
 
 def chosen_landmarks(intents: Index, always: Index, generator: np.random.Generator) -> Index:

@@ -27,7 +27,7 @@ from deployments.understanding.kernel_ridge import Fit, Index, Kernel, chosen_la
 from domain.understanding import Example
 
 Encode = Callable[[Sequence[str]], NDArray[np.float32]]
-Effort = Literal["first", "best"]
+Effort = Literal["first", "best"]  # of `train`
 Progress = Callable[[float, str], None]
 
 REGULARISATION = 20.0  # scikit-learn's C

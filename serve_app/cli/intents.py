@@ -28,6 +28,9 @@ def train(
         Path, typer.Argument(help="YAML: under each name its examples, or `description`, `examples`, `slots` …")
     ],
     quick: Annotated[bool, typer.Option("--quick", help="Only the first head, which takes seconds.")] = False,
+    tuned: Annotated[
+        bool, typer.Option("--tuned", help="Tune layers of the embedder's model too, which takes minutes.")
+    ] = False,
     tenant: Tenant = None,
     url: Url = None,
     api_key: ApiKey = None,
@@ -37,12 +40,15 @@ def train(
 
     Intents of the same name are replaced, others stay. Messages go by the new head as soon as it is there.
     """
+    if quick and tuned:
+        raise typer.BadParameter("--quick and --tuned exclude each other")
     intents = read_intents(file)
+    effort = "first" if quick else "tuned" if tuned else "best"
 
     async def work(call: Call) -> dict[str, Any]:
         with shown() as tell:
             await define(call, intents, tell)
-            made = await call("POST", "/intents/train", json={"effort": "first" if quick else "best"})
+            made = await call("POST", "/intents/train", json={"effort": effort})
             while made["status"] in ("queued", "running"):
                 await asyncio.sleep(EVERY)
                 made = await call("GET", f"/intents/training/{made['id']}")

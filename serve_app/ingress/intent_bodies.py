@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from domain.intents import MOST_EXAMPLES, Effort
+from domain.intents import MOST_EXAMPLES, TrainingEffort
 from domain.slots import MOST_SLOTS, SlotDefinition
 from domain.understanding import Example
 from serve_app.ingress.bodies import Content, Native
@@ -44,12 +44,13 @@ class ExampleGiven(Native):
 class IntentTrain(Native):
     """`examples`: instead of those of the stored intents. `validation`: what heads are compared by, never learned from.
     `wait`: answer when the training has ended. `effort`: `first` is over within seconds; `best` goes on after that, and
-    replaces the first head where it does better."""
+    replaces the first head where it does better. So does `tuned`, which takes minutes of a processor: it tunes the last
+    layers of the embedder's model to the intents, and needs the packaged model."""
 
     examples: Annotated[list[ExampleGiven], Field(min_length=1, max_length=MOST_EXAMPLES)] | None = None
     validation: list[ExampleGiven] = Field([], max_length=MOST_EXAMPLES)
     wait: bool = False
-    effort: Effort = "best"
+    effort: TrainingEffort = "best"
 
 
 class IntentEvaluate(Native):

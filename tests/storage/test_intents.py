@@ -1,7 +1,9 @@
 """Intents, trainings and heads on real SQL: one tenant's are nobody else's, and a job is done once."""
 
 import asyncio
+import os
 import uuid
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -248,6 +250,15 @@ async def test_a_dead_trainers_job_is_taken_up_and_its_own_word_counts_no_more(t
     assert await heads.store(alive, head("best")) == 2
     await trainings.complete(alive, {})
     assert [one.version for one in await heads.versions(caller.tenant)] == [2, 1]
+
+
+async def test_a_tuned_training_keeps_its_effort_and_a_head_of_many_megabytes(trainings, heads, caller):
+    await trainings.submit(caller, NewTraining(new_id("train"), replace(REQUEST, effort="tuned")))
+    claim, request = await trainings.claim(uuid.uuid4(), LEASE)
+    assert request.effort == "tuned"
+    large = os.urandom(20_000_000)
+    await heads.store(claim, head("best", artefact=large))
+    assert (await heads.of_training(claim, "best")).artefact == large
 
 
 async def test_a_trainer_that_stops_gives_its_job_back(trainings, caller):

@@ -13,11 +13,14 @@ import numpy as np
 
 from deployments.intent_classifier import IntentClassifier
 from deployments.intent_trainer import IntentTrainer
+from deployments.states import States
+from deployments.understanding.tail import Tail
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Unavailable
 from storage.intent_heads import PostgresHeads
 from storage.intent_trainings import PostgresTrainings
 from storage.postgres import Pool
+from tests.unit.understanding.toy import states_of
 
 DIMENSIONS = 1024
 SHARED = (
@@ -37,6 +40,7 @@ class Words:
         self.revision, self.away = revision, False
         self.hold: asyncio.Event | None = None
         self.asked: list[str] = []
+        self.stated: list[str] = []
 
     async def embed(self, text: str) -> Embedding:
         return (await self.embed_many([text]))[0]
@@ -48,6 +52,10 @@ class Words:
         if self.away:
             raise Unavailable("no embedder")
         return [_vector(text) for text in texts]
+
+    async def embed_with_states(self, texts: Sequence[str], *, urgent: bool = True) -> list[tuple[Embedding, States]]:
+        self.stated += texts
+        return list(zip([_vector(text) for text in texts], states_of(texts), strict=True))
 
     async def count_tokens(self, texts: Sequence[str]) -> int:
         return sum(len(text.split()) for text in texts)
@@ -82,12 +90,13 @@ class Understanders:
 
 
 @asynccontextmanager
-async def understanders(pool: Pool, folder: Path) -> AsyncIterator[Understanders]:
+async def understanders(pool: Pool, folder: Path, layers: Tail | None = None) -> AsyncIterator[Understanders]:
+    """`layers`: of the embedder's model, which can be tuned."""
     examples = folder / "shared.yaml"
     examples.write_text(SHARED)
     embedder, trainings, heads = Words(), PostgresTrainings(pool), PostgresHeads(pool)
     replicas = [IntentClassifier(embedder, heads=heads, examples=examples) for _ in range(2)]
-    trainer = IntentTrainer(trainings, heads, embedder, poll=0.1, nice=0)
+    trainer = IntentTrainer(trainings, heads, embedder, tail_of=lambda name: layers, poll=0.1, nice=0)
     trainer.start()
     yield Understanders(embedder, replicas, trainer, trainings, heads)
     await trainer.close()

@@ -23,6 +23,7 @@ from storage.intent_trainings import NewTraining
 from storage.postgres import Pool
 from tests.servers.given import open_pool
 from tests.unit.intents_world import HOURS, PARCEL, REFUND, SHARED, Understanders, Words, understanders
+from tests.unit.understanding.toy import tail
 
 EXAMPLES = tuple(Example(text, name) for name, texts in (("refund", REFUND), ("parcel", PARCEL)) for text in texts)
 REQUEST = TrainingRequest(EXAMPLES)
@@ -86,6 +87,44 @@ async def test_the_first_head_is_in_use_before_the_training_has_ended(world: Und
     await world.version_everywhere(own, done.version or 0)
     only = await ended(world, own, await submit(world, own, replace(REQUEST, effort="first")))
     assert "best" not in only.metrics["held_out"]
+
+
+async def test_a_tuned_head_takes_the_place_of_the_first_and_gets_a_messages_states_of_its_one_pass(
+    pool: Pool, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.intent_trainer.better", lambda first, best: True)
+    async with understanders(pool, tmp_path, tail()) as world:
+        done = await ended(world, own, await submit(world, own, replace(REQUEST, effort="tuned")))
+        assert done.status == "completed", done.error
+        assert (
+            set(done.metrics["held_out"]) == {"first", "tuned", "kept"} and done.metrics["held_out"]["kept"] == "tuned"
+        )
+        texts = [text for text in world.embedder.stated if text in {one.text for one in EXAMPLES}]
+        assert sorted(texts) == sorted(one.text for one in EXAMPLES), "each once"
+        best, first = await world.heads.versions(own)
+        assert (best.effort, best.active, best.metrics["tuned"]) == ("best", True, True)
+        await world.version_everywhere(own, best.version)
+        world.embedder.asked.clear()
+        world.embedder.stated.clear()
+        found = await world.replicas[0].classify("where is my parcel", own)
+        assert found.intent.name == "parcel" and list(found.embedding) == await Words().embed("where is my parcel")
+        many = await world.replicas[0].classify_many(["refund my order", "track my parcel"], own)
+        assert [one.intent.name for one in many] == ["refund", "parcel"]
+        measured = await world.replicas[0].evaluate(EXAMPLES, own)
+        assert measured["version"] == best.version and measured["accuracy"] > 0.9
+        assert world.embedder.stated[0] == "where is my parcel" and not world.embedder.asked
+        await world.heads.activate(own, first.version)
+        await world.version_everywhere(own, first.version)
+        world.embedder.stated.clear()
+        assert (await world.replicas[0].classify("where is my parcel", own)).version == first.version
+        assert not world.embedder.stated, "whose head needs no states is handed none"
+
+
+async def test_an_embedder_without_layers_cannot_be_tuned(world: Understanders, own: str) -> None:
+    done = await ended(world, own, await submit(world, own, replace(REQUEST, effort="tuned")))
+    assert done.status == "failed" and done.error is not None
+    assert (done.error["code"], done.error["param"]) == ("not_tunable", "effort")
+    assert "words" in done.error["message"] and not await world.heads.versions(own)
 
 
 async def test_each_text_is_embedded_once_in_a_training(world: Understanders, own: str) -> None:

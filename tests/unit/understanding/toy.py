@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from deployments.states import States
+from deployments.understanding.tail import Tail, shapes
 from domain.understanding import Example
 
 DIMENSIONS = 48
@@ -31,3 +33,19 @@ def encode(texts: Sequence[str]) -> NDArray[np.float32]:
 
 def _direction(word: str) -> NDArray[np.float64]:
     return np.random.default_rng(zlib.crc32(word.encode("utf-8", "replace"))).normal(size=DIMENSIONS)
+
+
+def states_of(texts: Sequence[str]) -> list[States]:
+    """A word is a token."""
+    return [np.stack([_direction(word) for word in ["", *text.lower().split()]]).astype(np.float16) for text in texts]
+
+
+def tail() -> Tail:
+    """Two layers that leave most of what goes through them as it was."""
+    generator = np.random.default_rng(5)
+    found = {
+        name: generator.normal(scale=0.05, size=shape).astype(np.float32)
+        for name, shape in shapes(2, DIMENSIONS, 2 * DIMENSIONS).items()
+    }
+    found["norms"] = np.tile(np.repeat([1.0, 0.0], DIMENSIONS).reshape(2, DIMENSIONS), (2, 2, 1)).astype(np.float32)
+    return Tail(4, **found)
