@@ -33,6 +33,7 @@ from serve_app.outward import open_outward
 from serve_app.process import check_process, prepare
 from serve_app.products import catalogue
 from serve_app.replica_metrics import MetricsPage
+from serve_app.service_channels import service_channel
 from serve_app.settings import Settings
 from serve_app.vectors import vectors
 from serve_app.version import version
@@ -123,7 +124,9 @@ class IngressReplica:
             await ask(lambda: indexer.ping.remote())
             self._outbox.check()
 
-        self._outward = await open_outward(self._pool, settings.master_keys, settings.outgoing, HandleHosts(host))
+        keys, allowed = settings.master_keys, settings.outgoing
+        service = service_channel(self._pool, keys, allowed, redis_url)
+        self._outward = await open_outward(self._pool, keys, allowed, HandleHosts(host), [service])
         self.parts = Parts(
             reader=reader,
             outward=self._outward,
