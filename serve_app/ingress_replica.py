@@ -124,9 +124,9 @@ class IngressReplica:
             await ask(lambda: indexer.ping.remote())
             self._outbox.check()
 
-        keys, allowed = settings.master_keys, settings.outgoing
-        service = service_channel(self._pool, keys, allowed, redis_url)
-        self._outward = await open_outward(self._pool, keys, allowed, HandleHosts(host), [service])
+        sealing, allowed = settings.master_keys, settings.outgoing
+        service = service_channel(self._pool, sealing, allowed, redis_url)
+        self._outward = await open_outward(self._pool, sealing, allowed, HandleHosts(host), [service])
         self.parts = Parts(
             reader=reader,
             outward=self._outward,

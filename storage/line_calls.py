@@ -20,7 +20,10 @@ PAUSE = 1.0  # seconds after a failure
 
 
 class RedisLineCalls:
-    """`listening`: a client that waits longer than `QUIET` for an answer; `close` closes both. `holder`: this process."""
+    """`listening`: a client that waits longer than `QUIET` for an answer; `close` closes both.
+
+    `holder`: this process.
+    """
 
     def __init__(self, redis: Redis, listening: Redis, holder: str) -> None:
         self._redis, self._listening, self.holder = redis, listening, holder
@@ -36,7 +39,8 @@ class RedisLineCalls:
 
     async def ask(self, holder: str, order: Order, within: float) -> Order | None:
         number = uuid.uuid4().hex
-        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
         try:
             if not await self._publish(holder, {"order": order, "number": number, "from": self.holder}):
                 return None

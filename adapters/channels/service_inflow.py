@@ -96,7 +96,7 @@ class Inflow:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, 5.0)
             except BrainError as error:
-                return refusal(told.id, error.code, str(error))
+                return refusal(told.id, error.code or error.type, str(error))
             except Exception:
                 log.exception("what a channel told could not be taken")
                 return refusal(told.id, "internal_error", "this cannot be taken at the moment", again=True)

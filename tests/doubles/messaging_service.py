@@ -131,7 +131,8 @@ class MessagingService:
         elif frame["frame"] in ("ack", "error"):
             if self.cut_on_ack:
                 self.cut_on_ack -= 1
-                return line.cut()
+                line.cut()
+                return
             self.acks[frame["id"]].append(frame)
             self.waiting[line.channel].pop(frame["id"], None)
         async with self._changed:
@@ -141,9 +142,11 @@ class MessagingService:
         self.attempts.append(frame)
         if self.cut_before_ack and frame["type"] != "typing":
             self.cut_before_ack -= 1
-            return line.cut()
+            line.cut()
+            return
         if self.refusals and frame["type"] != "typing":
-            return await line.say({"frame": "error", "id": frame["id"], **self.refusals.pop(0)})
+            await line.say({"frame": "error", "id": frame["id"], **self.refusals.pop(0)})
+            return
         if frame["id"] not in {one["id"] for one in self.heard}:
             self.heard.append(frame)
         await line.say({"frame": "ack", "id": frame["id"]})

@@ -1,5 +1,7 @@
-"""`python -m tests.doubles.relay_process URL [REDIS]`: the relay's deliveries in a process of its own, to be killed; with
-a Redis, it holds connections of channels, too."""
+"""`python -m tests.doubles.relay_process URL [REDIS]`: the relay's deliveries in a process of its own, to be killed.
+
+With a Redis, it holds connections of channels, too.
+"""
 
 import asyncio
 import sys
