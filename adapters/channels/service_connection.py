@@ -193,6 +193,8 @@ class ServiceConnection:
         if raw.type is aiohttp.WSMsgType.BINARY:
             raise Broken("the service sent bytes", frames.BAD_FRAME)
         code = self._socket.close_code
+        if raw.type is aiohttp.WSMsgType.ERROR:
+            raise Broken(f"the service sent what cannot be read, or too much of it: {code}")
         if code in (None, 1006):
             raise Broken("the connection broke")
         ours = frames.SUPERSEDED if code == frames.SUPERSEDED else frames.LEAVING
