@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections import defaultdict
 from contextlib import asynccontextmanager
 
 import pytest
@@ -21,6 +22,20 @@ from tests.storage.delivery_world import DeliveryWorld
 from tests.unit.ingress_world import MASTER, MemoryJournal, ScriptedHosts
 
 PACE = Pace(first=0.05, longest=0.2, heartbeat=0.1, answer=5.0, patience=0.2)
+
+
+class TurnByTurn(ScriptedHosts):
+    """As hosts do: of a conversation, one turn after the other."""
+
+    def __init__(self, store, journal):
+        super().__init__(store, journal)
+        self.turns = defaultdict(asyncio.Lock)
+
+    async def _run(self, send, owner, accepted):
+        async with self.turns[send.key.conversation]:
+            if accepted.turn.status == "queued":
+                await self.store.start(send.key, owner, send.turn_id)
+            return await super()._run(send, owner, accepted)
 
 
 class Relay:
@@ -53,7 +68,7 @@ async def world(url):
         world = DeliveryWorld(url, pool, outgoing, receiver)
         world.empty()
         service.secrets = receiver.secrets
-        world.service, world.hosts = service, ScriptedHosts(PostgresConversations(pool), MemoryJournal())
+        world.service, world.hosts = service, TurnByTurn(PostgresConversations(pool), MemoryJournal())
         yield world
         while running := [one for one in world.hosts.running.values() if not one.done()]:
             await asyncio.gather(*running)
@@ -220,18 +235,19 @@ async def test_a_relay_that_closes_says_goodbye_and_leaves_the_connection_to_the
         async with Relay(world, own_redis):
             await first.deliveries.close()
             await up(world, channel, beyond=1)
-            assert service.lines[0].closed == 1001
+            await service.until(lambda: service.lines[0].closed == 1001)
 
 
 async def test_a_service_that_answers_no_ping_is_connected_to_anew(world, own_redis):
     channel, service = await made(world), world.service
-    async with Relay(world, own_redis, pace=Pace(first=0.05, longest=0.2, heartbeat=0.05, answer=0.2)):
+    async with Relay(world, own_redis):
         await up(world, channel)
         await service.until(lambda: service.pings >= 3)
         assert len(service.lines) == 1
         service.mute = True
-        await service.until(lambda: len(service.lines) > 1)
+        await service.until(lambda: service.lines[0].closed is not None)
         service.mute = False
+        await up(world, channel, beyond=1)
     assert service.lines[0].closed == 4504
 
 
@@ -263,6 +279,7 @@ async def test_frames_that_cannot_be_taken_are_refused_by_id_and_others_end_the_
         await up(world, channel, beyond=1)
         await service.live[channel.id].socket.send_str('{"frame": "tell", "text": "' + "x" * 300_000 + '"}')
         await up(world, channel, beyond=2)
+        await service.until(lambda: service.lines[1].closed is not None)
     assert [line.closed for line in service.lines[:2]] == [4400, 1009]
     assert turns(world, channel) == {}
 
@@ -287,7 +304,7 @@ async def test_a_service_of_another_version_is_left(world, own_redis):
     service.version = 2
     async with Relay(world, own_redis), asking(world, own_redis) as ingress:
         await until(lambda: _problem(ingress, channel, "the service speaks version 2"))
-    assert service.lines[0].closed == 4426
+        await service.until(lambda: service.lines[0].closed == 4426)
 
 
 async def test_a_private_address_is_never_connected_to(world, own_redis):
