@@ -5,6 +5,7 @@ means something else a moment later (DNS rebinding) gains nothing. No redirect i
 is used, and size and time are bounded. (OWASP API Security Top 10, 2023, API7: Server Side Request Forgery.)
 """
 
+import asyncio
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,6 +85,14 @@ def check_url(text: str, allowed: AllowList = NONE) -> URL:
     return url
 
 
+def check_socket_url(text: str, allowed: AllowList = NONE) -> URL:
+    """The same of `wss://`, and of `ws://` where that is allowed: the URL that is asked for the upgrade."""
+    scheme, there, rest = text.partition("://")
+    if not there or scheme.lower() not in ("ws", "wss"):
+        raise ForbiddenUrl("only URLs such as wss://example.com/path can be asked")
+    return check_url(("https" if scheme.lower() == "wss" else "http") + "://" + rest, allowed)
+
+
 def _check_literal(host: str) -> None:
     try:
         public = is_public(host)
@@ -116,6 +125,8 @@ class Outgoing:
 
     async def __aenter__(self) -> Self:
         checked = _Checked(self._resolver or aiohttp.ThreadedResolver(), self._allowed)
+        straight = aiohttp.TraceConfig()
+        straight.on_request_redirect.append(_refuse_redirect)  # an upgrade would follow one
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 resolver=checked,
@@ -126,6 +137,7 @@ class Outgoing:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
+            trace_configs=[straight],
             auto_decompress=False,  # a small answer could grow without bounds
             headers={"user-agent": "brain", "accept-encoding": "identity"},
             max_line_size=8190,
@@ -162,6 +174,21 @@ class Outgoing:
             words = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
             raise OutgoingFailed(f"{checked.host} gave no answer: {words}") from None
 
+    async def socket(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket without compression, whose messages are bounded as answers are. Raises as `request` does."""
+        assert self._session is not None
+        checked = check_socket_url(url, self._allowed)
+        try:
+            async with asyncio.timeout(self._wait):
+                return await self._session.ws_connect(checked, headers=headers, max_msg_size=self._limit)
+        except aiohttp.WSServerHandshakeError as error:
+            raise OutgoingFailed(f"{checked.host} answered {error.status}, not with a WebSocket") from None
+        except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
+            if _closed(error):
+                raise ForbiddenUrl(_PRIVATE) from None
+            words = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+            raise OutgoingFailed(f"{checked.host} gave no answer: {words}") from None
+
     async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
         pieces, size = [], 0
         async for piece in answer.content.iter_chunked(PIECE):
@@ -170,6 +197,11 @@ class Outgoing:
                 raise AnswerTooLarge(f"{answer.url.host} answered more than {self._limit} bytes")
             pieces.append(piece)
         return b"".join(pieces)
+
+
+async def _refuse_redirect(_: Any, __: Any, followed: aiohttp.TraceRequestRedirectParams) -> None:
+    followed.response.close()
+    raise OutgoingFailed(f"{followed.url.host} answered {followed.response.status}, not with a WebSocket")
 
 
 class _Checked(AbstractResolver):

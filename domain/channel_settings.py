@@ -28,7 +28,15 @@ class WebhookChannelSettings(ChannelSettings):
     receipts: bool = True
 
 
-SETTINGS: dict[Kind, type[BaseModel]] = {"webhook": WebhookChannelSettings, "widget": WidgetSettings}
+class ServiceChannelSettings(WebhookChannelSettings):
+    """`url`: of the WebSocket (`wss://`) over which the service is told, and tells."""
+
+
+SETTINGS: dict[Kind, type[BaseModel]] = {
+    "webhook": WebhookChannelSettings,
+    "service": ServiceChannelSettings,
+    "widget": WidgetSettings,
+}
 """Of the kinds that there are."""
 
 

@@ -33,6 +33,7 @@ from serve_app.outward import open_outward
 from serve_app.process import check_process, prepare
 from serve_app.products import CACHE, open_products
 from serve_app.replica_metrics import MetricsPage
+from serve_app.service_channels import service_channel
 from serve_app.settings import Settings
 from serve_app.tenant_catalogues import forgets_endpoints
 from serve_app.vectors import vectors
@@ -128,7 +129,9 @@ class IngressReplica:
         self._products.count(REGISTRY)
         caches.named[CACHE] = self._products.cache
         self._access.listeners.append(forgets_endpoints(self._products.known))
-        self._outward = await open_outward(self._pool, settings.master_keys, settings.outgoing, HandleHosts(host))
+        sealing, allowed = settings.master_keys, settings.outgoing
+        service = service_channel(self._pool, sealing, allowed, redis_url)
+        self._outward = await open_outward(self._pool, sealing, allowed, HandleHosts(host), [service])
         self.parts = Parts(
             reader=reader,
             outward=self._outward,

@@ -1,5 +1,6 @@
 """What the routes of webhooks and channels work with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters.allow_list import AllowList
@@ -36,13 +37,19 @@ class Outward:
 
     async def close(self) -> None:
         await self.receiving.close()
+        for port in self.ports.values():
+            await port.close()
         await self.outgoing.__aexit__()
 
 
-async def open_outward(pool: Pool, keys: MasterKeys, allowed: AllowList, hosts: Hosts) -> Outward:
+async def open_outward(
+    pool: Pool, keys: MasterKeys, allowed: AllowList, hosts: Hosts, more: Sequence[ChannelPort] = ()
+) -> Outward:
+    """`more`: ports of other kinds of channels than webhooks."""
     outgoing = await Outgoing(allowed, WAIT, LIMIT).__aenter__()
     store = PostgresChannels(pool, keys)
     ports: dict[Kind, ChannelPort] = {"webhook": WebhookChannel(Posting(outgoing))}
+    ports |= {port.kind: port for port in more}
     receiving = Receiving(store, hosts, ports)
     for port in ports.values():
         port.on_receive(receiving.receive)

@@ -14,6 +14,7 @@ from serve_app.deliveries import Deliveries
 from serve_app.event_relay_worker import event_relay
 from serve_app.process import check_process, prepare
 from serve_app.replica_metrics import MetricsPage
+from serve_app.service_channels import service_channel
 from serve_app.settings import Settings
 from storage.compatibility import check_pool
 from storage.postgres import open_pool
@@ -39,7 +40,9 @@ class RelayReplica:
         self._redis = open_redis(settings.required("redis_url"))
         self._hosts = HandleHosts(host)
         self._metrics = MetricsPage(serve.get_replica_context().deployment, self._redis)
-        deliveries = Deliveries(self._pool, settings.master_keys, settings.outgoing, self._hosts)
+        keys, allowed = settings.master_keys, settings.outgoing
+        service = service_channel(self._pool, keys, allowed, settings.required("redis_url"))
+        deliveries = Deliveries(self._pool, keys, allowed, self._hosts, [service])
         deliveries.show(self._metrics.registry)
         events = event_relay(settings, self._pool, self._metrics.registry)
         self._workers: list[Worker] = [events, deliveries]

@@ -171,6 +171,22 @@ class PostgresChannels:
             )
         return not done.endswith(" 0")
 
+    @again
+    async def try_now(self, channel: Channel) -> None:
+        """Let what waits for a channel be tried at once: it is there again. What somebody works on is left out."""
+        async with reading(self._pool, channel.tenant) as lent:
+            await lent.execute(
+                "WITH lanes AS (SELECT stream FROM brain.delivery_lanes WHERE tenant_id = $1 AND subscriber = $2"
+                " AND due > clock_timestamp() FOR NO KEY UPDATE SKIP LOCKED),"
+                " rows AS (UPDATE brain.deliveries d SET next_at = clock_timestamp() FROM lanes WHERE d.tenant_id = $1"
+                " AND d.subscriber = $2 AND d.stream = lanes.stream AND d.status = 'waiting'"
+                " AND d.next_at > clock_timestamp())"
+                " UPDATE brain.delivery_lanes l SET due = clock_timestamp() FROM lanes"
+                " WHERE l.tenant_id = $1 AND l.subscriber = $2 AND l.stream = lanes.stream",
+                channel.tenant,
+                channel.id,
+            )
+
     async def _channel(self, tenant: str, channel_id: str) -> Channel | None:
         async with reading(self._pool, tenant) as lent:
             row = await lent.fetchrow(

@@ -128,6 +128,18 @@ async def channel_status(request: Request, who: ManagesChannels, channel_id: str
     return Answer(shown(told))
 
 
+@router.post("/{channel_id}/reconnect", status_code=202, response_model=None, responses={202: {"model": ChannelEntry}})
+async def reconnect_channel(request: Request, who: ManagesChannels, channel_id: str) -> Response:
+    """Give up a channel's connection, where it keeps one, and take it up anew, soon."""
+    outward = outward_of(request)
+    known(channel_id, "chn", "channel")
+    entry = await outward.channels.one(who.tenant, channel_id)
+    port = outward.ports.get(entry.kind)
+    if port is not None:
+        await port.reconnect(Channel(who.tenant, entry.id, entry.kind, entry.name, entry.settings))
+    return Answer(shown(entry), 202)
+
+
 @router.get("/{channel_id}/deliveries", response_model=None, responses={200: {"model": DeliveryList}})
 async def list_channel_deliveries(
     request: Request, who: ManagesChannels, channel_id: str, page: NewestFirst, status: DeliveryStatus | None = None

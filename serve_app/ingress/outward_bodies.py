@@ -1,12 +1,13 @@
 """What the routes of webhooks and channels are given, and what they answer."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from adapters.allow_list import AllowList
-from adapters.outgoing import ForbiddenUrl, check_url
+from adapters.outgoing import ForbiddenUrl, check_socket_url, check_url
 from domain.channel_settings import SETTINGS, Url, checked_settings
 from domain.channels import Binding, InboundType, Kind, ReceiptStatus
 from domain.subscribers import PATTERN, ChannelEntry, DeliveryEntry, SubscriberStatus, Webhook
@@ -27,6 +28,7 @@ Events = Annotated[
 ]
 Description = Annotated[str, Field(max_length=1000)]
 ChannelName = Annotated[str, Field(min_length=1, max_length=100)]
+Check = Callable[[str, AllowList], Any]
 External = Annotated[str, Field(min_length=1, max_length=255)]
 
 
@@ -50,7 +52,7 @@ class WebhookPatch(Native):
 
 
 class ChannelCreate(Native):
-    """`settings`: of a `webhook` {url, model?, users?: own | shared, typing?, receipts?}."""
+    """`settings`: of a `webhook` or a `service` {url, model?, users?: own | shared, typing?, receipts?}."""
 
     kind: Kind
     name: ChannelName
@@ -169,10 +171,10 @@ class DeletedSubscriber(BaseModel):
     deleted: Literal[True] = True
 
 
-def check_where(url: str, allowed: AllowList, field: str = "url") -> None:
+def check_where(url: str, allowed: AllowList, field: str = "url", check: Check = check_url) -> None:
     """Raises `Problem` 422 for a URL that will never be asked."""
     try:
-        check_url(url, allowed)
+        check(url, allowed)
     except ForbiddenUrl as error:
         raise Problem(422, f"{field}: {error}", field, error.code) from None
 
@@ -187,7 +189,7 @@ def settings_of(kind: Kind, settings: dict[str, Any], allowed: AllowList) -> dic
         problem = invalid(error, 422)
         raise Problem(422, f"settings.{problem}", f"settings.{problem.param}") from None
     if "url" in found:
-        check_where(found["url"], allowed, "settings.url")
+        check_where(found["url"], allowed, "settings.url", check_socket_url if kind == "service" else check_url)
     return found
 
 

@@ -63,6 +63,8 @@ REDIS_KEYS = {
     "brain:live:{}": "a channel by its number: what is told on it says of which tenant's conversation",
     "brain:{}:present:{}": "who is there in a conversation: the tenant comes first",
     "brain:{}:ticket:{}": "a credential that a ticket opens: the tenant comes first",
+    "brain:{}:line:{{{}}}": "who holds a channel's connection: the tenant comes first",
+    "brain:lines:{}": "a process is told there what to say on connections that it holds: pub/sub, which keeps nothing",
     "brain:cache:{}:{}:{}": "an entry of a cache by name: the tenant follows",
 }
 """Every name of a key in Redis, and why it may be so. One that holds a tenant's data has the tenant in it."""
