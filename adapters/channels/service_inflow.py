@@ -46,6 +46,7 @@ class Inflow:
         self._last: dict[str, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._places: deque[_Place] = deque()
+        self._closed = asyncio.Event()
 
     async def take(self, told: Tell) -> None:
         """Returns once there is room for it: who reads no further holds the other side back."""
@@ -60,6 +61,7 @@ class Inflow:
 
     async def close(self) -> None:
         """What was not answered is broken off."""
+        self._closed.set()
         for task in (running := list(self._running)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -79,7 +81,7 @@ class Inflow:
                 raise asyncio.CancelledError
         answer = await self._answer(told)
         if answer is None:
-            await asyncio.Event().wait()  # until the connection is closed: nothing may overtake it
+            await self._closed.wait()  # nothing may overtake it
             return
         await self._say(answer)
         self._advance(place)
@@ -90,7 +92,7 @@ class Inflow:
             try:
                 return _ack(told.id, await self._receive(told.inbound))
             except Retryable as error:
-                if time.monotonic() - began > self._patience:
+                if self._closed.is_set() or time.monotonic() - began > self._patience:
                     self._give_up(f"what was told could not be stored: {type(error).__name__}")
                     return None
                 await asyncio.sleep(pause)
