@@ -14,6 +14,8 @@ from domain.errors import BrainError, Retryable
 
 log = logging.getLogger("brain.channels")
 
+ENDING = 2.0  # seconds for what is being stored when the connection ends
+
 Say = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -45,6 +47,7 @@ class Inflow:
         self._room = asyncio.Semaphore(window)
         self._last: dict[str, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._taking: set[asyncio.Future[Received]] = set()
         self._places: deque[_Place] = deque()
         self._closed = asyncio.Event()
 
@@ -60,11 +63,13 @@ class Inflow:
         task.add_done_callback(lambda done: self._left(told.thread, done))
 
     async def close(self) -> None:
-        """What was not answered is broken off."""
+        """What was not begun is left; what was is brought to its end."""
         self._closed.set()
         for task in (running := list(self._running)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        if self._taking:
+            await asyncio.wait(self._taking, timeout=ENDING)
 
     def _left(self, thread: str, task: asyncio.Task[None]) -> None:
         self._room.release()
@@ -90,7 +95,7 @@ class Inflow:
         began, pause = time.monotonic(), self._pause
         while True:
             try:
-                return _ack(told.id, await self._receive(told.inbound))
+                return _ack(told.id, await self._received(told.inbound))
             except Retryable as error:
                 if self._closed.is_set() or time.monotonic() - began > self._patience:
                     self._give_up(f"what was told could not be stored: {type(error).__name__}")
@@ -102,6 +107,18 @@ class Inflow:
             except Exception:
                 log.exception("what a channel told could not be taken")
                 return refusal(told.id, "internal_error", "this cannot be taken at the moment", again=True)
+
+    async def _received(self, inbound: Inbound) -> Received:
+        """What has begun is brought to its end though the connection breaks: a turn is accepted whole."""
+        taking = asyncio.ensure_future(self._receive(inbound))
+        self._taking.add(taking)
+        taking.add_done_callback(self._taken)
+        return await asyncio.shield(taking)
+
+    def _taken(self, taking: "asyncio.Future[Received]") -> None:
+        self._taking.discard(taking)
+        if not taking.cancelled():
+            taking.exception()  # nobody may be left to hear it: it is told again
 
     def _advance(self, place: _Place) -> None:
         place.answered = True
