@@ -31,6 +31,7 @@ class RedisLineCalls:
         self._obeying: set[asyncio.Task[None]] = set()
         self._obey: Obey | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def on_order(self, obey: Obey) -> None:
         self._obey = obey
@@ -55,6 +56,7 @@ class RedisLineCalls:
         await self._publish(holder, {"order": order})
 
     async def close(self) -> None:
+        self._closed = True  # also where the client loses a cancellation
         for task in (*self._obeying, *([self._task] if self._task else [])):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -67,7 +69,7 @@ class RedisLineCalls:
             raise Unavailable("the process that holds this channel cannot be reached at the moment") from error
 
     async def _listen(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 async with self._listening.pubsub() as heard:
                     await heard.subscribe(_name(self.holder))
@@ -78,7 +80,7 @@ class RedisLineCalls:
 
     async def _hear(self, heard: Any) -> None:
         quiet = 0
-        while quiet < MOST:
+        while quiet < MOST and not self._closed:
             found = await heard.get_message(timeout=QUIET)
             if found is None:
                 quiet += 1
@@ -87,7 +89,8 @@ class RedisLineCalls:
             quiet = 0
             if found["type"] == "message":
                 self._take(json.loads(found["data"]))
-        raise TimeoutError
+        if not self._closed:
+            raise TimeoutError
 
     def _take(self, told: dict[str, Any]) -> None:
         if "answer" in told:

@@ -14,6 +14,8 @@ from domain.errors import BrainError, Retryable
 
 log = logging.getLogger("brain.channels")
 
+ENDING = 2.0  # seconds for what is being stored when the connection ends
+
 Say = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -45,7 +47,9 @@ class Inflow:
         self._room = asyncio.Semaphore(window)
         self._last: dict[str, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._taking: set[asyncio.Future[Received]] = set()
         self._places: deque[_Place] = deque()
+        self._closed = asyncio.Event()
 
     async def take(self, told: Tell) -> None:
         """Returns once there is room for it: who reads no further holds the other side back."""
@@ -59,10 +63,13 @@ class Inflow:
         task.add_done_callback(lambda done: self._left(told.thread, done))
 
     async def close(self) -> None:
-        """What was not answered is broken off."""
+        """What was not begun is left; what was is brought to its end."""
+        self._closed.set()
         for task in (running := list(self._running)):
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        if self._taking:
+            await asyncio.wait(self._taking, timeout=ENDING)
 
     def _left(self, thread: str, task: asyncio.Task[None]) -> None:
         self._room.release()
@@ -79,7 +86,7 @@ class Inflow:
                 raise asyncio.CancelledError
         answer = await self._answer(told)
         if answer is None:
-            await asyncio.Event().wait()  # until the connection is closed: nothing may overtake it
+            await self._closed.wait()  # nothing may overtake it
             return
         await self._say(answer)
         self._advance(place)
@@ -88,9 +95,9 @@ class Inflow:
         began, pause = time.monotonic(), self._pause
         while True:
             try:
-                return _ack(told.id, await self._receive(told.inbound))
+                return _ack(told.id, await self._received(told.inbound))
             except Retryable as error:
-                if time.monotonic() - began > self._patience:
+                if self._closed.is_set() or time.monotonic() - began > self._patience:
                     self._give_up(f"what was told could not be stored: {type(error).__name__}")
                     return None
                 await asyncio.sleep(pause)
@@ -100,6 +107,18 @@ class Inflow:
             except Exception:
                 log.exception("what a channel told could not be taken")
                 return refusal(told.id, "internal_error", "this cannot be taken at the moment", again=True)
+
+    async def _received(self, inbound: Inbound) -> Received:
+        """What has begun is brought to its end though the connection breaks: a turn is accepted whole."""
+        taking = asyncio.ensure_future(self._receive(inbound))
+        self._taking.add(taking)
+        taking.add_done_callback(self._taken)
+        return await asyncio.shield(taking)
+
+    def _taken(self, taking: "asyncio.Future[Received]") -> None:
+        self._taking.discard(taking)
+        if not taking.cancelled():
+            taking.exception()  # nobody may be left to hear it: it is told again
 
     def _advance(self, place: _Place) -> None:
         place.answered = True

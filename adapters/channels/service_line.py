@@ -30,7 +30,7 @@ class ServiceLine:
     ) -> None:
         self.channel, self._leases, self._outgoing = channel, leases, outgoing
         self._receive, self._woken, self._pace = receive, woken, pace
-        self.held = False
+        self.held = self._closed = False
         self.state = ChannelState(False)
         self._resume: str | None = None
         self._connection: ServiceConnection | None = None
@@ -57,6 +57,7 @@ class ServiceLine:
             self._connection.end(Broken("a new connection was asked for"))
 
     async def close(self) -> None:
+        self._closed = True  # also where the cancellation is lost: `asyncio.wait_for` of Python 3.11, in clients, may
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -71,19 +72,22 @@ class ServiceLine:
         return f"no connection to the service: {self.state.problem or 'not yet'}"
 
     async def _run(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 grip = await self._leases.take(self.channel)
             except Unavailable:
                 grip = None
             if grip is not None:
                 await self._hold(grip)
-            await asyncio.sleep(self._leases.lease / 3 * random.uniform(0.5, 1))
+            if not self._closed:
+                await asyncio.sleep(self._leases.lease / 3 * random.uniform(0.5, 1))
 
     async def _hold(self, grip: Grip) -> None:
         self.held, self.state, self._resume = True, ChannelState(False), grip.resume
         tasks = [asyncio.create_task(one) for one in (self._renew(grip), self._connect(grip))]
         try:
+            if self._closed:
+                return
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -91,6 +95,7 @@ class ServiceLine:
             log.exception("a channel's connection is given up")
         finally:
             self.held = False
+            self._changed.set()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -99,7 +104,7 @@ class ServiceLine:
 
     async def _renew(self, grip: Grip) -> None:
         """Until the grip is lost."""
-        while True:
+        while self.held:
             self._changed.clear()
             if self._connection is not None:
                 self._resume = self._connection.inflow.resume
