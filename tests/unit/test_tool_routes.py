@@ -197,3 +197,11 @@ async def test_a_page_of_another_origin_is_refused(brain: Whole) -> None:
     )
     assert own.status_code == 200 and own.json()["result"] == {}
     assert (await brain.world.http.get("/mcp", headers=headers)).status_code == 405
+
+
+async def test_who_may_not_name_models_does_not_name_one_by_a_tool_either(brain: Whole) -> None:
+    scopes = ["tools:read", "messages:send", "conversations:write", "conversations:any"]
+    narrow = {"authorization": f"Bearer {brain.key(brain.own.id, 'owner', scopes)}"}
+    async with client(brain, narrow) as asked:
+        refused = await asked.call_tool("ask", {"message": "hi", "model": "small"})
+        assert refused.is_error and "models:read" in str(refused.content)
