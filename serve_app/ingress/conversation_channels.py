@@ -7,7 +7,14 @@ from serve_app.ingress.answers import Answer, list_json
 from serve_app.ingress.auth import ManagesChannels, ReadsConversations
 from serve_app.ingress.bodies import checked
 from serve_app.ingress.documents import takes
-from serve_app.ingress.outward_bodies import Bind, BindingEntry, BindingList, DeletedSubscriber, binding_json, check_content
+from serve_app.ingress.outward_bodies import (
+    Bind,
+    BindingEntry,
+    BindingList,
+    DeletedSubscriber,
+    binding_json,
+    check_content,
+)
 from serve_app.ingress.params import key_of, known
 from serve_app.ingress.parts import outward_of
 
