@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domain.product_prices import Money, amounts
-from domain.product_words import filler, forms
+from domain.product_words import filler, forms, tidied
 from domain.products import Product
 
 _SENTENCE = re.compile(r"\n+|(?<=[.!?])(?<!\d\.)\s+(?=[^a-z\s])")
@@ -63,7 +63,7 @@ class Names:
     def passages(self, text: str) -> list[Passage]:
         """The text in order, each part with what it is about."""
         found: list[Passage] = []
-        for sentence in _SENTENCE.split(text):
+        for sentence in _SENTENCE.split(tidied(text)):
             if not sentence.strip():
                 continue
             groups = self._groups(sentence)

@@ -23,7 +23,7 @@ from domain.product_cues import (
 from domain.product_lexicon import Lexicon, Wish
 from domain.product_prices import bounds
 from domain.product_query import Reading
-from domain.product_words import Word, filler, forms, words
+from domain.product_words import Word, filler, forms, tidied, words
 from domain.products import ProductQuery
 
 MOST_TURNS = 8  # messages back in which a follow-up finds what it is about
@@ -34,17 +34,18 @@ def read(text: str, lexicon: Lexicon, earlier: Sequence[str] = ()) -> Reading:
     blue?", "the second one"): read again, they say what it is about, whoever reads them."""
     before: Reading | None = None
     for said in earlier[-MOST_TURNS:] if follows(text) or THAT.search(text) else ():
-        if plainly(said) or follows(said) or _alone(said[:MOST_CHARACTERS], lexicon).category:
+        if plainly(said) or follows(said) or _alone(said, lexicon).category:
             before = _read(said, lexicon, before)
     return _read(text, lexicon, before)
 
 
 def _read(text: str, lexicon: Lexicon, before: Reading | None) -> Reading:
-    own = _alone(text[:MOST_CHARACTERS], lexicon)
+    own = _alone(text, lexicon)
     return own if before is None else _going_on(own, before)
 
 
 def _alone(text: str, lexicon: Lexicon) -> Reading:
+    text = tidied(text[:MOST_CHARACTERS])
     plain = ORDERS.sub(" , ", text)
     within = bounds(ORDINAL.sub(" ", plain))
     ids = tuple(dict.fromkeys(ID.findall(within.rest)))
@@ -150,7 +151,7 @@ def _sides(text: str, lexicon: Lexicon) -> tuple[Reading, ...]:
         text,
         flags=re.IGNORECASE,
     )
-    read_parts = [_named(part, lexicon) for part in PARTS.split(cleaned)]
+    read_parts = [_named(part, lexicon) for part in PARTS.split(tidied(cleaned))]
     parts = [part for part in read_parts if part.names_products]
     if len(parts) < 2:
         return ()

@@ -65,6 +65,12 @@ class Word:
     said: str
 
 
+def tidied(text: str) -> str:
+    """Its lines without runs of blanks and without empty lines: patterns that look for blanks take a time that grows
+    with the square or the cube of such a run."""
+    return "\n".join(" ".join(line.split()) for line in text.splitlines() if line.strip())
+
+
 def words(text: str) -> list[Word]:
     """In order. A letter before a hyphen is part of the word behind it (T-shirt); letters and digits are apart."""
     folded = text if text.isascii() else "".join(c for c in normalize("NFKD", text) if not combining(c))

@@ -33,6 +33,11 @@ def seal_name(server_id: str, url: str) -> str:
     return f"tool-server:{server_id}:{URL(url).origin()}"
 
 
+def bare(url: str) -> str:
+    """Without the query, which may hold a token."""
+    return str(URL(url).with_query(None))
+
+
 class PostgresToolServers:
     """Every method may raise `Unavailable`; `NotFound` where the tenant has no such server."""
 
@@ -70,7 +75,7 @@ class PostgresToolServers:
                     raise NameTaken(f"there is a server of tools named {new.name!r} already")
                 return _server(row), False  # an earlier try was committed after all
             made = _server(row)
-            await record(lent, caller, "tool_server.create", new.id, {"name": new.name, "url": new.url})
+            await record(lent, caller, "tool_server.create", new.id, {"name": new.name, "url": bare(new.url)})
             if new.key is not None:
                 await remember(lent, caller, new.key, made.model_dump(mode="json"))
         return made, False

@@ -22,6 +22,7 @@ from serve_app.ingress.outward_bodies import (
     ChannelWithSecret,
     DeletedSubscriber,
     DeliveryList,
+    check_content,
     settings_of,
     shown,
 )
@@ -45,6 +46,7 @@ async def create_channel(request: Request, who: ManagesChannels) -> Response:
     """Set a channel up. This answer alone shows its secret, by which both sides sign."""
     outward = outward_of(request)
     body, key = checked(ChannelCreate, await request.body(), strict=True), idempotency_key(request)
+    check_content(who)
     settings = settings_of(body.kind, body.settings, outward.allowed)
     values = {"kind": body.kind, "name": body.name, "settings": settings}
     new = New(new_id("chn"), values, key=key, body_hash=body_hash("channels", body))
@@ -80,6 +82,7 @@ async def change_channel(request: Request, who: ManagesChannels, channel_id: str
     found = await outward.channels.one(who.tenant, channel_id)
     values = {name: value for name, value in given.items() if name == "name"}
     if body.settings is not None:
+        check_content(who)
         values["settings"] = settings_of(found.kind, found.settings | body.settings, outward.allowed)
     if values:
         found = await outward.channels.change(who, channel_id, values)

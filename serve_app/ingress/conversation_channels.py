@@ -7,7 +7,14 @@ from serve_app.ingress.answers import Answer, list_json
 from serve_app.ingress.auth import ManagesChannels, ReadsConversations
 from serve_app.ingress.bodies import checked
 from serve_app.ingress.documents import takes
-from serve_app.ingress.outward_bodies import Bind, BindingEntry, BindingList, DeletedSubscriber, binding_json
+from serve_app.ingress.outward_bodies import (
+    Bind,
+    BindingEntry,
+    BindingList,
+    DeletedSubscriber,
+    binding_json,
+    check_content,
+)
 from serve_app.ingress.params import key_of, known
 from serve_app.ingress.parts import outward_of
 
@@ -31,6 +38,7 @@ async def bind(request: Request, who: ManagesChannels, conversation_id: str) -> 
     key = key_of(who, conversation_id)
     body = checked(Bind, await request.body(), strict=True)
     known(body.channel_id, "chn", "channel")
+    check_content(who)
     made, fresh = await outward_of(request).bindings.bind(
         who, key.conversation, body.channel_id, body.thread, body.user
     )

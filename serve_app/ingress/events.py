@@ -134,7 +134,9 @@ async def _pieces(
                     yield _silence(unsaid), False
                     spoke, unsaid = clock(), None
                 if clock() - checked >= keep_alive:
-                    await authenticated(request)
+                    if (await authenticated(request)).permissions != view.caller.permissions:
+                        yield b": what you may do has changed, come again\n\n", False
+                        return
                     checked = clock()
         except Overloaded as error:
             metrics.SLOW_READERS.inc()

@@ -10,8 +10,11 @@ from adapters.allow_list import AllowList
 from adapters.outgoing import ForbiddenUrl, check_socket_url, check_url
 from domain.channel_settings import SETTINGS, Url, checked_settings
 from domain.channels import Binding, InboundType, Kind, ReceiptStatus
+from domain.permissions import Permission
 from domain.subscribers import PATTERN, ChannelEntry, DeliveryEntry, SubscriberStatus, Webhook
+from domain.tenant import Caller
 from serve_app.ingress.answer_models import ListOf
+from serve_app.ingress.auth import forbidden
 from serve_app.ingress.bodies import Content, Native
 from serve_app.ingress.errors import Problem, invalid
 from serve_app.ingress.shapes import Json, rfc3339
@@ -177,6 +180,13 @@ def check_where(url: str, allowed: AllowList, field: str = "url", check: Check =
         check(url, allowed)
     except ForbiddenUrl as error:
         raise Problem(422, f"{field}: {error}", field, error.code) from None
+
+
+def check_content(who: Caller) -> None:
+    """Raises `Problem` 403: whoever has messages sent somewhere must be one who may read them all."""
+    for permission in (Permission.CONVERSATIONS_READ, Permission.CONVERSATIONS_ANY):
+        if not who.may(permission):
+            raise forbidden(permission)
 
 
 def settings_of(kind: Kind, settings: dict[str, Any], allowed: AllowList) -> dict[str, Any]:

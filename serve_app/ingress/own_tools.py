@@ -15,6 +15,7 @@ from domain.model import AUTO
 from domain.permissions import Permission
 from domain.products import Product, ProductQuery
 from domain.tenant import Caller
+from serve_app.ingress.allowed import may_name
 from serve_app.ingress.auth import forbidden
 from serve_app.ingress.bodies import Content, ModelId, Native
 from serve_app.ingress.catalogue import catalogue_of
@@ -60,6 +61,7 @@ class FindProducts(Native):
 
 
 async def _ask(request: Request, who: Caller, asked: Ask) -> Said:
+    may_name(who, asked.model)
     parts = parts_of(request)
     conversation = asked.conversation_id
     if conversation is None:

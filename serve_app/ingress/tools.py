@@ -11,6 +11,7 @@ from yarl import URL
 from adapters.outgoing import check_url
 from domain.errors import Unavailable
 from domain.ids import new_id
+from domain.permissions import Permission
 from domain.tenant import Caller
 from domain.tools import ListedTool, NewServer, ToolServer, called
 from serve_app.ingress.answers import Answer, list_json, page_answer
@@ -36,7 +37,7 @@ from serve_app.ingress.tool_bodies import (
     server_json,
 )
 from serve_app.ingress.tool_parts import ToolParts
-from storage.tool_servers import seal_name
+from storage.tool_servers import bare, seal_name
 
 router = APIRouter(prefix="/api/v1/tools", tags=["tools"])
 
@@ -88,12 +89,12 @@ async def list_servers(request: Request, who: ReadsTools, page: NewestFirst) -> 
     """The tenant's servers of tools, newest first."""
     if page.after is not None:
         _known(page.after)
-    return page_answer(await tools_of(request).servers.page(who.tenant, page), _server)
+    return page_answer(await tools_of(request).servers.page(who.tenant, page), lambda one: _shown(one, who))
 
 
 @router.get("/servers/{server_id}", response_model=None, responses={200: {"model": ServerAnswer}})
 async def get_server(request: Request, who: ReadsTools, server_id: str) -> Response:
-    return Answer(_server(await tools_of(request).servers.one(who.tenant, _known(server_id))))
+    return Answer(_shown(await tools_of(request).servers.one(who.tenant, _known(server_id)), who))
 
 
 @router.patch(
@@ -192,6 +193,12 @@ def _sealed(tools: ToolParts, server_id: str, url: str, auth: ToolAuth) -> dict[
     return tools.keys.seal(auth.line.encode(), seal_name(server_id, url))
 
 
+def _shown(server: ToolServer, who: Caller) -> dict[str, Any]:
+    """As `_server`; the whole URL is for those who set it."""
+    told = _server(server)
+    return told if who.may(Permission.TOOLS_MANAGE) else {**told, "url": bare(server.url)}
+
+
 def _server(server: ToolServer) -> dict[str, Any]:
     times = {name: _time(getattr(server, name)) for name in ("listed_at", "created_at", "updated_at")}
     return {**server_json(server), **times}
@@ -220,7 +227,7 @@ def _consent(server: ToolServer, given: datetime | None) -> dict[str, Any]:
         "object": "tool_consent",
         "server_id": server.id,
         "server": server.name,
-        "url": server.url,
+        "url": bare(server.url),
         "tools": [tool.name for tool in server.allowed],
         "given_at": _time(given),
     }

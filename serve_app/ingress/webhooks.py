@@ -20,6 +20,7 @@ from serve_app.ingress.outward_bodies import (
     WebhookList,
     WebhookPatch,
     WithSecret,
+    check_content,
     check_where,
     shown,
 )
@@ -44,6 +45,8 @@ async def create_webhook(request: Request, who: ManagesWebhooks) -> Response:
     outward = outward_of(request)
     body, key = checked(WebhookCreate, await request.body(), strict=True), idempotency_key(request)
     check_where(body.url, outward.allowed)
+    if body.include_content:
+        check_content(who)
     new = New(new_id("whk"), body.model_dump(), key=key, body_hash=body_hash("webhooks", body))
     made, secret, replayed = await outward.webhooks.create(who, new)
     return Answer({**shown(made), "secret": secret}, 201, {**NO_STORE, **(REPLAYED if replayed else {})})
@@ -77,6 +80,8 @@ async def change_webhook(request: Request, who: ManagesWebhooks, webhook_id: str
     if body.url is not None:
         check_where(body.url, outward.allowed)
     found = await outward.webhooks.one(who.tenant, webhook_id)
+    if values and (values.get("include_content", found.include_content)):
+        check_content(who)
     if values:
         found = await outward.webhooks.change(who, webhook_id, values)
     if body.status is not None and body.status != found.status:

@@ -32,7 +32,8 @@ router = APIRouter(prefix="/api/v1/widgets", tags=["web widget"])
 ROLE = "member"
 SCOPES = (Permission.CONVERSATIONS_READ.value, Permission.MESSAGES_SEND.value)  # no more than that of the role
 WINDOW = 600.0  # seconds
-BY_ADDRESS, BY_WIDGET = 30, 3_000  # new visitors in it
+BY_ADDRESS, BY_WIDGET = 30, 3_000  # new visitors, and conversations begun anew, in it
+RETURNS = 600  # of visitors of one address in it
 
 
 class Visit(Native):
@@ -52,8 +53,9 @@ async def open_session(request: Request, channel_id: str) -> Response:
     parts, identity = parts_of(request), identity_of(request)
     body = checked(Visit, await request.body() or b"{}", strict=True)
     widget = await widget_of(request, channel_id)
+    await _limit(request, identity, widget, new=body.refresh_token is None or body.anew)
     if body.refresh_token is None:
-        session, refresh = await _came(request, identity, widget)
+        session, refresh = await _came(identity, widget)
     else:
         session, refresh = await _came_back(parts, identity, widget, body.refresh_token)
     conversation = await _conversation(request, widget, session.user_id, body)
@@ -68,14 +70,17 @@ async def open_session(request: Request, channel_id: str) -> Response:
     return Answer(content, 201, headers=NO_STORE)
 
 
-async def _came(request: Request, identity: Identity, widget: Channel) -> tuple[Session, str]:
-    address = visit_of(request.scope).client
-    await identity.attempts.take(
-        [
-            Limit(f"widget:{widget.tenant}:{widget.id}:{address}", BY_ADDRESS, WINDOW),
-            Limit(f"widget:{widget.tenant}:{widget.id}", BY_WIDGET, WINDOW),
-        ]
-    )
+async def _limit(request: Request, identity: Identity, widget: Channel, new: bool) -> None:
+    """Before a refresh token is exchanged: a refused visit can be tried again with it. Raises `TooManyAttempts`."""
+    name, address = f"widget:{widget.tenant}:{widget.id}", visit_of(request.scope).client
+    if new:
+        limits = [Limit(f"{name}:{address}", BY_ADDRESS, WINDOW), Limit(name, BY_WIDGET, WINDOW)]
+    else:
+        limits = [Limit(f"{name}:back:{address}", RETURNS, WINDOW)]
+    await identity.attempts.take(limits)
+
+
+async def _came(identity: Identity, widget: Channel) -> tuple[Session, str]:
     user = new_id("usr")
     new = NewUser(user, f"visitor-{user.removeprefix('usr_')}@visitor.invalid", ROLE, "Visitor")  # RFC 2606, section 2
     await identity.users.create(_acting(widget, user), new, "widget.visit")

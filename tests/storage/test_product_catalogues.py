@@ -8,6 +8,7 @@ import pytest
 from domain.errors import NotFound
 from domain.ids import new_id
 from domain.products import ProductQuery
+from storage.postgres import open_pool, reading
 from storage.products import PostgresProducts
 from tests.storage.catalogue_world import SHOP, CatalogueWorld, make_product, tee
 from tests.storage.http_catalogues import http_catalogues
@@ -268,3 +269,17 @@ async def test_ids_may_hold_any_printable_character(world):
     for id in ids:
         assert (await world.catalogue.product(world.tenant, id)).id == id
     assert sorted(await found(world, sort="title")) == sorted(ids)
+
+
+async def test_words_of_another_tenants_products_are_not_told(database_url, tenant):
+    """The function sees all tenants' rows: it answers for the transaction's tenant alone."""
+    pool = await open_pool(database_url, 2)
+    try:
+        async with reading(pool, tenant) as lent:
+            await lent.execute("INSERT INTO brain.products (tenant_id, id, title) VALUES ($1, 'a', 'Secret')", tenant)
+        for asking, found in ((tenant, 1), ("ten_other", 0)):
+            async with reading(pool, asking) as lent:
+                sql = "SELECT cardinality(brain.known_terms($1, brain.query_terms('secret')))"
+                assert await lent.fetchval(sql, tenant) == found
+    finally:
+        await pool.close()

@@ -309,3 +309,22 @@ async def test_the_command_line_tells_topics_and_events(brain: World) -> None:
     replayed = await command(brain, "replay", "brain", "g", "2026-01-01T00:00:00")
     assert replayed.stdout.startswith("g is handed again"), replayed.output
     await brain.http.delete(f"{TOPICS}/brain/groups/g")
+
+
+async def test_a_stream_ends_when_its_caller_may_see_less(brain: World, database_url: str) -> None:
+    headers = make_key(database_url, brain.tenant, "watcher")
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO brain.roles (tenant_id, name, permissions) VALUES (%s, 'watcher', %s)",
+            [brain.tenant, ["events:read", "conversations:any"]],
+        )
+    async with Stream(brain, headers=headers) as stream:
+        await following(brain, stream)
+        with psycopg.connect(database_url) as connection:
+            connection.execute(
+                "UPDATE brain.roles SET permissions = %s WHERE tenant_id = %s AND name = 'watcher'",
+                [["models:read"], brain.tenant],
+            )
+        brain.parts.callers.forget(None)
+        await until(lambda: stream.ended)
+        assert any("has changed" in one for one in stream.comments)

@@ -2,6 +2,7 @@
 
 import json
 
+import psycopg
 import pytest
 
 from adapters.outgoing import Outgoing
@@ -15,6 +16,7 @@ from tests.conftest import make_database
 from tests.doubles.receiver import ALLOWED, receiving
 from tests.storage.delivery_world import DeliveryWorld, plain
 from tests.unit.ingress_world import KEY, MASTER, MASTER_TEXT, world
+from tests.unit.test_ingress_models import make_key
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +205,30 @@ async def test_a_deleted_message_goes_out_to_nobody_and_is_told_as_deleted(given
     assert heard[0]["type"] == "message.received" and heard[0]["data"]["message"] is None
     assert heard[-1]["type"] == "message.deleted"
     assert "a secret word" not in json.dumps(heard)
+
+
+async def test_who_may_not_read_messages_cannot_have_them_sent_elsewhere(given, url):
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "INSERT INTO brain.roles (tenant_id, name, permissions) VALUES (%s, 'outward', %s)",
+            [given.tenant, ["webhooks:manage", "channels:manage"]],
+        )
+    narrow, address = make_key(url, given.tenant, "outward"), given.deliveries.receiver.url
+    plainly = {"url": address, "events": ["*"]}
+    told = {**plainly, "include_content": True}
+    assert (await given.http.post("/api/v1/webhooks", json=told, headers=narrow)).status_code == 403
+    made = await given.http.post("/api/v1/webhooks", json=plainly, headers=narrow)
+    assert made.status_code == 201
+    path = f"/api/v1/webhooks/{made.json()['id']}"
+    assert (await given.http.patch(path, json={"include_content": True}, headers=narrow)).status_code == 403
+    path = f"/api/v1/webhooks/{(await make(given, include_content=True)).json()['id']}"
+    assert (await given.http.patch(path, json={"url": address}, headers=narrow)).status_code == 403
+    assert (await given.http.patch(path, json={"include_content": False}, headers=narrow)).status_code == 200
+    channel = {"kind": "webhook", "name": "ours", "settings": {"url": address}}
+    assert (await given.http.post("/api/v1/channels", json=channel, headers=narrow)).status_code == 403
+    known = (await given.http.post("/api/v1/channels", json=channel)).json()["id"]
+    body = {"settings": {"url": address}}
+    assert (await given.http.patch(f"/api/v1/channels/{known}", json=body, headers=narrow)).status_code == 403
+    path, body = f"/api/v1/conversations/{await given.conversation()}/channels", {"channel_id": known, "thread": "t"}
+    assert (await given.http.post(path, json=body, headers=narrow)).status_code == 403
+    assert (await given.http.post(path, json=body)).status_code == 201

@@ -1,7 +1,9 @@
 """Who may do what over a WebSocket, and for how long."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ import pytest
 import pytest_asyncio
 
 from domain.ids import new_id
+from serve_app.ingress.socket.connection import Connection
+from serve_app.ingress.socket.endpoint import AT_ONCE
+from serve_app.ingress.socket.operations import Operations
 from tests.conftest import make_database
 from tests.unit.ingress_world import KEY
 from tests.unit.socket_world import client
@@ -151,3 +156,59 @@ async def test_a_turn_over_a_socket_counts_against_the_limits(brain: Whole) -> N
     refused = [one for one in answers if one["op"] == "error"]
     assert refused and {one["code"] for one in refused} == {"rate_limited"} and refused[0]["retry_after"] >= 1
     assert [one["op"] for one in answers[:2]] == ["ack", "ack"]
+
+
+async def test_a_credential_that_may_do_other_things_needs_a_socket_of_its_own(brain: Whole) -> None:
+    """What the socket follows was let in by the first one, whose end would not be heard of any more."""
+    own = brain.own.id
+    async with client(brain.world, brain.key(own, "owner")) as one:
+        answer = await one.ask("auth", token=brain.key(own, "owner", ["events:read", "conversations:any"]))
+        assert (answer["op"], answer["status"]) == ("error", 403)
+        assert (await one.ask("auth", token=brain.key(own, "owner")))["op"] == "ack"
+
+
+async def test_one_user_does_not_take_all_sockets_of_its_tenant(brain: Whole) -> None:
+    token, sockets = await brain.token(brain.own.id, "member"), brain.world.parts.sockets
+    assert sockets is not None
+    limits, sockets.limits = sockets.limits, replace(sockets.limits, user=1)
+    try:
+        async with client(brain.world, token) as first, client(brain.world, token) as second:
+            code, reason = await second.closed()
+            assert code == 1013 and "this user" in reason
+            assert (await first.ask("ping"))["op"] == "pong"
+            async with client(brain.world, brain.key(brain.own.id, "owner")) as other:
+                assert (await other.ask("ping"))["op"] == "pong"
+    finally:
+        sockets.limits = limits
+
+
+async def test_frames_of_one_conversation_wait_with_the_client_while_the_first_is_worked_on(
+    brain: Whole, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, begun = asyncio.Event(), 0
+
+    async def slow(self: Operations, socket: Connection, op: str, frame: Any, size: int) -> None:
+        await held.wait()
+
+    original = Connection.spawn
+
+    def counted(self: Connection, work: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        return original(self, work)
+
+    async with client(brain.world, brain.key(brain.own.id, "owner")) as one:
+        monkeypatch.setattr(Operations, "obey", slow)
+        monkeypatch.setattr(Connection, "spawn", counted)
+        for _ in range(AT_ONCE + 20):
+            await one.tell("typing", conversation_id=brain.own.things["conversation_id"])
+        await one.tell("ping", ref="later")
+        async with asyncio.timeout(10):
+            while begun < AT_ONCE:
+                await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):  # the ping is not read either
+            async with asyncio.timeout(0.5):
+                await one.connection.recv()
+        assert begun == AT_ONCE
+        held.set()
+        assert (await one.until("pong"))["ref"] == "later"

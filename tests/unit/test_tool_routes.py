@@ -197,3 +197,23 @@ async def test_a_page_of_another_origin_is_refused(brain: Whole) -> None:
     )
     assert own.status_code == 200 and own.json()["result"] == {}
     assert (await brain.world.http.get("/mcp", headers=headers)).status_code == 405
+
+
+async def test_who_may_not_name_models_does_not_name_one_by_a_tool_either(brain: Whole) -> None:
+    scopes = ["tools:read", "messages:send", "conversations:write", "conversations:any"]
+    narrow = {"authorization": f"Bearer {brain.key(brain.own.id, 'owner', scopes)}"}
+    async with client(brain, narrow) as asked:
+        refused = await asked.call_tool("ask", {"message": "hi", "model": "small"})
+        assert refused.is_error and "models:read" in str(refused.content)
+
+
+async def test_what_a_url_holds_beside_its_path_is_for_those_who_set_it(brain: Whole) -> None:
+    own, url = brain.own.id, "http://127.0.0.1:9/mcp"
+    made = await call(brain, "POST", "servers", body(f"{url}?key=hunter2", consent="user"), 201)
+    assert made["url"] == f"{url}?key=hunter2"
+    member = {"authorization": f"Bearer {await brain.token(own, 'member')}"}
+    assert (await call(brain, "GET", f"servers/{made['id']}", headers=member))["url"] == url
+    for path in ("servers", "consents"):
+        told = await call(brain, "GET", path, headers=member)
+        assert made["id"] in str(told) and "hunter2" not in str(told)
+    assert "hunter2" not in str(await brain.call("GET", f"admin/audit?subject={made['id']}", own))

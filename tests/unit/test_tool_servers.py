@@ -1,6 +1,9 @@
 """Servers of tools: where requests may go, what is made of answers, secrets, and servers that keep failing."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -133,6 +136,46 @@ async def test_tools_are_listed_and_called(options):
         await servers.close()
     answer, works = await servers.call(endpoint, "weather", {"asked": "Rome"}, "k", 5)
     assert (answer.status, works) == ("failed", False)  # nobody listens: it was never sent
+
+
+ENDLESS = """
+import asyncio
+from adapters.allow_list import AllowList
+from adapters.guarded_http import Guarded
+from adapters.mcp_servers import Endpoint, McpServers
+from mcp.types import CallToolResult, ListToolsResult, TextContent, Tool
+from mcp.server.lowlevel.server import Server
+import uvicorn
+
+PATTERN = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}
+
+async def listed(_, __):
+    return ListToolsResult(tools=[Tool(name="t", input_schema={"type": "object"}, output_schema=PATTERN)])
+
+async def call(_, asked):
+    return CallToolResult(content=[TextContent(text="said")], structured_content={"a": "a" * 60 + "!"})
+
+async def main():
+    app = Server("x", on_list_tools=listed, on_call_tool=call).streamable_http_app()
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", lifespan="on"))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    servers = McpServers(Guarded(AllowList.parse("127.0.0.1")))
+    answer, works = await servers.call(Endpoint(f"http://127.0.0.1:{port}/mcp", {}), "t", {}, "k", 10)
+    assert (answer.status, answer.text, works) == ("done", "said", True), answer
+    server.should_exit = True
+    await serving
+
+asyncio.run(main())
+"""
+
+
+def test_a_pattern_of_a_server_is_not_run_over_its_results():
+    """In a process of its own, which can be stopped: a pattern that is at work cannot be."""
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", ENDLESS], cwd=root, timeout=60, check=True)
 
 
 # The service

@@ -84,6 +84,7 @@ class Endpoint:
 
     async def _listen(self, socket: Connection, receive: Receive) -> None:
         last: dict[str, asyncio.Task[None]] = {}
+        obeying: set[asyncio.Task[None]] = set()
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
@@ -96,9 +97,15 @@ class Endpoint:
             if message.get("text") is None:
                 socket.close(UNSUPPORTED, "frames are text")
                 continue
-            await self._heard(socket, message["text"], last)
+            await self._heard(socket, message["text"], last, obeying)
 
-    async def _heard(self, socket: Connection, text: str, last: dict[str, "asyncio.Task[None]"]) -> None:
+    async def _heard(
+        self,
+        socket: Connection,
+        text: str,
+        last: dict[str, "asyncio.Task[None]"],
+        obeying: "set[asyncio.Task[None]]",
+    ) -> None:
         metrics.SOCKET_FRAMES.labels("in").inc()
         allowed = socket.allows(time.monotonic())
         try:
@@ -113,7 +120,7 @@ class Endpoint:
         elif op == "ping":
             socket.push(frames.text("pong", **({} if frame.ref is None else {"ref": frame.ref})))
         else:
-            await self._spawned(socket, op, frame, len(text), last)
+            await self._spawned(socket, op, frame, len(text), last, obeying)
 
     async def _introduced(self, socket: Connection, op: str, frame: frames.Frame) -> None:
         if not isinstance(frame, frames.AuthFrame):
@@ -131,7 +138,13 @@ class Endpoint:
         socket.close(AGAIN if isinstance(problem, Retryable) else UNAUTHORIZED, str(problem))
 
     async def _spawned(
-        self, socket: Connection, op: str, frame: frames.Frame, size: int, last: dict[str, "asyncio.Task[None]"]
+        self,
+        socket: Connection,
+        op: str,
+        frame: frames.Frame,
+        size: int,
+        last: dict[str, "asyncio.Task[None]"],
+        obeying: "set[asyncio.Task[None]]",
     ) -> None:
         place = getattr(frame, "conversation_id", None) if op in IN_ORDER else None
         before = last.get(place) if place else None
@@ -145,7 +158,8 @@ class Endpoint:
         if place:
             last[place] = task
             task.add_done_callback(lambda done: last.get(place) is done and last.pop(place))
-        obeying = [one for one in last.values() if not one.done()]
+        obeying.add(task)
+        task.add_done_callback(obeying.discard)
         if len(obeying) >= AT_ONCE:
             await asyncio.wait(obeying, return_when=asyncio.FIRST_COMPLETED)
 

@@ -83,13 +83,13 @@ class Operations:
         socket, before = asked.socket, asked.socket.caller
         credential = socket.credential
         caller = await self.named(socket, frame.token)
-        if before is not None and (before.tenant, before.user, before.only_user) != (
+        if before is not None and (before.tenant, before.user, before.permissions) != (
             caller.tenant,
             caller.user,
-            caller.only_user,
-        ):
+            caller.permissions,
+        ):  # what it follows was let in by the one before
             socket.caller, socket.credential = before, credential
-            raise Problem(403, "this is another caller's: open another socket for it", "token")
+            raise Problem(403, "this is another caller's, or may do other things: open another socket for it", "token")
         socket.push(welcome(socket, frame.ref))
 
 

@@ -32,10 +32,12 @@ TOGETHER = 64  # callers that are looked up at once
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """Of one replica. `unnamed`: sockets whose callers are not known yet; `tenant`: those of one tenant."""
+    """Of one replica. `unnamed`: sockets whose callers are not known yet; `tenant`: those of one tenant; `user`: those of
+    a user who sees its own conversations alone."""
 
     sockets: int = 10_000
     tenant: int = 5_000
+    user: int = 50
     unnamed: int = 1_000
 
 
@@ -62,6 +64,7 @@ class Sockets:
         self.draining = False
         self._of: dict[Place, set[Connection]] = {}
         self._tenants: Counter[str] = Counter()
+        self._users: Counter[tuple[str, str]] = Counter()
         self._doubtful: set[Connection] = set()
         self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
@@ -105,15 +108,21 @@ class Sockets:
         return len(self.open) >= self.limits.sockets
 
     def named(self, socket: Connection) -> bool:
-        """Its caller is known now; False where its tenant has as many sockets as it may."""
+        """Its caller is known now; False where its tenant, or its user, has as many sockets as it may."""
         assert socket.caller is not None
         self.unnamed.pop(socket, None)
-        tenant = socket.caller.tenant
+        tenant, user = socket.caller.tenant, socket.caller.only_user
+        if user is not None and self._users[tenant, user] >= self.limits.user:
+            socket.close(AGAIN, "this user has as many sockets here as it may: try again later")
+            socket.caller = None
+            return False
         if self._tenants[tenant] >= self.limits.tenant:
             socket.close(AGAIN, "this tenant has as many sockets here as it may: try again later")
             socket.caller = None  # it was never counted
             return False
         self._tenants[tenant] += 1
+        if user is not None:
+            self._users[tenant, user] += 1
         return True
 
     async def leave(self, socket: Connection) -> None:
@@ -127,6 +136,10 @@ class Sockets:
         self._tenants[caller.tenant] -= 1
         if not self._tenants[caller.tenant]:
             del self._tenants[caller.tenant]
+        if (user := caller.only_user) is not None:
+            self._users[caller.tenant, user] -= 1
+            if not self._users[caller.tenant, user]:
+                del self._users[caller.tenant, user]
         for conversation in list(socket.watched or ()):
             await self.unwatch(socket, conversation)
 

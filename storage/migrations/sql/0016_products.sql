@@ -83,9 +83,10 @@ $$;
 CREATE FUNCTION brain.known_terms(p_tenant text, p_terms tsquery[]) RETURNS tsquery[]
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = brain, pg_temp
 SET enable_seqscan = off SET enable_indexscan = off AS $$  -- a word that others use often may be one that nobody here has
--- Those of them that any product of this tenant has.
+-- Those of them that any product of this tenant has, which must be the transaction's.
     SELECT coalesce(array_agg(t.term ORDER BY t.place), '{}') FROM unnest(p_terms) WITH ORDINALITY t (term, place)
-        WHERE EXISTS (SELECT FROM products p WHERE p.words @@ (quote_literal(' ' || p_tenant)::tsquery && t.term))
+        WHERE p_tenant = brain.tenant() AND EXISTS (
+            SELECT FROM products p WHERE p.words @@ (quote_literal(' ' || p_tenant)::tsquery && t.term))
 $$;
 
 CREATE FUNCTION brain.find_products(

@@ -1,6 +1,9 @@
 """What a message asks of the products."""
 
+import subprocess
+import sys
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -185,3 +188,21 @@ def test_forms_are_the_same_for_singular_plural_and_spelling():
     assert forms("T-shirts") == forms("t shirt") == forms("tshirt")
     for one, other in (("colours", "color"), ("batteries", "battery"), ("sizes", "size"), ("mice", "mouse")):
         assert forms(one) == forms(other)
+
+
+LONG = """
+from domain.claims import named
+from domain.product_reading import read
+from tests.unit.products.shop import LEXICON, SHOP
+for blanks in (" ", "\\n", " \\n"):
+    run = blanks * (1990 // len(blanks))
+    assert read("order" + run + "x", LEXICON).kind == "list"
+    assert read("and compare a" + run + "b", LEXICON, [f"show me an order{run}x"] * 8).kind == "compare"
+    named(f"The first{run * 8}| second" * 2, SHOP)
+"""
+
+
+def test_runs_of_blanks_do_not_keep_the_reader_busy():
+    """A process of its own, which can be stopped: a pattern that is at work cannot be."""
+    root = Path(__file__).parents[3]
+    subprocess.run([sys.executable, "-c", LONG], cwd=root, timeout=60, check=True)
