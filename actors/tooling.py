@@ -41,7 +41,7 @@ async def answered(run: TurnRun, outcome: Outcome, book: Book) -> Outcome:
     """The end of an attempt one of whose generations has ended with `outcome`: tools are called, and the model is asked
     again, for as long as it wants that. Raises as `TurnRun.generate`, and `BudgetExceeded`."""
     live = run.live
-    while outcome.calls_tools:
+    while outcome.calls_tools and len(live.rounds) < run.parts.limits.tool_rounds:
         await use_tools(run, outcome, book)
         if live.cancelled:
             return Outcome("cancelled", live.earlier, model=outcome.model)

@@ -199,6 +199,20 @@ async def test_calls_and_rounds_are_bounded(world, key, tools, double):
     assert ended.turn.status == "completed" and (await world.trace(key.tenant, ended.turn.id))["tools"] == []
 
 
+async def test_a_generation_that_calls_tools_again_and_again_comes_to_an_end(world, key, tools, double):
+    """As a process that does not know of rounds answers: with the outcome that it has kept of the first one."""
+    host, real, kept = await world.host(tool_rounds=2), world.llm.generate, []
+
+    async def the_same(request):
+        kept.append(kept[0] if kept else await real(request))
+        return kept[-1]
+
+    host.parts.llm = _With(world.llm, the_same)
+    async with asyncio.timeout(20):
+        ended = await host.send(replace(make_send(key, "again", model="calls"), wait=True))
+    assert ended.turn.status == "completed" and len(kept) == 3 and len(double.calls["book"]) == 2
+
+
 async def test_a_large_result_is_cut(world, key, tools, double):
     tools.names, double.size = ["large"], 5_000
     host = await world.host(tool_result=1_000)
@@ -232,6 +246,16 @@ async def test_after_a_hosts_death_a_call_is_repeated_only_where_it_may_be(world
     else:
         assert told["status"] == "unknown" and len(double.calls[tool]) == 1 and answer == UNKNOWN_OUTCOME
     assert world.mock.by_user["seat 7"] == 2  # neither generation was made twice
+
+
+class _With:
+    """A language model of which one method is another."""
+
+    def __init__(self, llm, generate):
+        self._llm, self.generate = llm, generate
+
+    async def cancel(self, request):
+        await self._llm.cancel(request)
 
 
 def _called(double, tool, times):
