@@ -36,17 +36,19 @@ async def checked(run: TurnRun, outcome: Outcome) -> Outcome:
 
 
 async def taken_over(run: TurnRun, outcome: Outcome, layout: Layout | None) -> tuple[Outcome, Layout | None]:
-    """The same for an answer that an earlier owner asked for, whose products went with it: they are looked up again.
+    """The same for an answer that was not heard from who was asked for it: it is followed, or was asked for by an
+    earlier owner, whose products went with it and are looked up again.
 
     A correction that it has said already stands in the text.
     """
     live = run.live
-    if run.parts.products is None or run.products is not None or outcome.ending != "completed":
+    if run.parts.products is None or outcome.ending != "completed":
         return outcome, layout
-    run.window.tenant = await run.parts.tenants.settings(run.key.tenant)
-    asked, history = live.asked, run.window.before(live.asked.order)
-    message = Message.of(asked.user_message.content, asked.order, history, live.understood)
-    run.products = await look_up(run.parts, run.key, message, run.parts.limits.products_timeout)
+    if run.products is None:
+        run.window.tenant = await run.parts.tenants.settings(run.key.tenant)
+        asked, history = live.asked, run.window.before(live.asked.order)
+        message = Message.of(asked.user_message.content, asked.order, history, live.understood)
+        run.products = await look_up(run.parts, run.key, message, run.parts.limits.products_timeout)
     whole = await checked(run, outcome)
     added = len(whole.text) - len(outcome.text)
     return whole, [*layout, added] if added and layout is not None else layout

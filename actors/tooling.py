@@ -41,7 +41,7 @@ async def answered(run: TurnRun, outcome: Outcome, book: Book) -> Outcome:
     """The end of an attempt one of whose generations has ended with `outcome`: tools are called, and the model is asked
     again, for as long as it wants that. Raises as `TurnRun.generate`, and `BudgetExceeded`."""
     live = run.live
-    while outcome.calls_tools:
+    while outcome.calls_tools and len(live.rounds) < run.parts.limits.tool_rounds:
         await use_tools(run, outcome, book)
         if live.cancelled:
             return Outcome("cancelled", live.earlier, model=outcome.model)
@@ -72,6 +72,7 @@ async def take_up_rounds(run: TurnRun, progress: Progress | None, book: Book) ->
         return
     await run.offered()
     known = {call.round for call in calls}
+    live.rounds = rounds_of(calls)
     for end in ends:
         if end.number not in known:
             await book.plan(_planned(run, end.outcome, end.number))
@@ -118,6 +119,7 @@ def _heard(run: TurnRun, number: int, outcome: Outcome) -> None:
     cost = run.cost(outcome)
     live.spent = cost if live.spent is None else live.spent + (cost or 0)
     live.heard.add(number)
+    live.prefix = ""  # it stands in what the round has said
     for n, length in outcome.deltas:
         live.spoken[n] = length
         live.n = max(live.n, n)

@@ -23,6 +23,7 @@ def fence_within(connection: psycopg.Connection[Any]) -> int:
     connection.execute("DELETE FROM brain.hosts")
     _forget_vectors(connection)
     _end_sign_ins(connection)
+    _do_nothing_twice(connection)
     connection.execute(
         "SELECT setval(s, greatest(nextval(s), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint))"
         " FROM (SELECT pg_get_serial_sequence('brain.outbox', 'id')::regclass AS s) AS sequence"
@@ -39,6 +40,31 @@ def _end_sign_ins(connection: psycopg.Connection[Any]) -> None:
     connection.execute("UPDATE brain.users SET tokens_from = clock_timestamp()")
     connection.execute(
         "UPDATE brain.access_version SET version = greatest(version, (extract(epoch FROM now()) * 1000)::bigint) + 2000"
+    )
+
+
+def _do_nothing_twice(connection: psycopg.Connection[Any]) -> None:
+    """What was about to be done may have been done in the lost time. A tool that may not be called twice is not called;
+    events of the last day go out with the ids that they had, by which receivers know them, and for a day from now;
+    older ones, whose ids nobody need remember, do not."""
+    if connection.execute("SELECT to_regclass('brain.tool_calls')").fetchone() != (None,):
+        connection.execute(
+            "UPDATE brain.tool_calls SET state = 'unknown', ended_at = clock_timestamp()"
+            " WHERE state IN ('planned', 'started') AND NOT repeatable"
+        )
+    if connection.execute("SELECT to_regclass('brain.deliveries')").fetchone() == (None,):
+        return
+    connection.execute(
+        "UPDATE brain.outbox SET confirmed = array_append(confirmed, 'deliveries')"
+        " WHERE NOT (confirmed @> '{deliveries}') AND created_at < clock_timestamp() - interval '1 day'"
+    )
+    connection.execute(
+        "UPDATE brain.deliveries SET status = 'failed', ended_at = clock_timestamp(), next_at = NULL,"
+        " error = coalesce(error, 'the database was put back: it may have been delivered')"
+        " WHERE status = 'waiting' AND created_at < clock_timestamp() - interval '1 day'"
+    )
+    connection.execute(
+        "UPDATE brain.deliveries SET first_tried_at = NULL WHERE status = 'waiting' AND first_tried_at IS NOT NULL"
     )
 
 

@@ -41,6 +41,11 @@ _END = (
     " receipt_at = CASE WHEN $3 = 'delivered' THEN coalesce(receipt_at, clock_timestamp()) ELSE receipt_at END"
     " WHERE tenant_id = $1 AND id = $2 AND status = 'waiting' RETURNING first_tried_at, next_at"
 )
+_END_ALL = (
+    "UPDATE brain.deliveries SET status = 'failed', ended_at = clock_timestamp(), next_at = NULL,"
+    " error = coalesce(error, 'it is disabled')"
+    " WHERE tenant_id = $1 AND subscriber = $2 AND stream = $3 AND status = 'waiting'"
+)
 
 
 class PostgresLanes:
@@ -84,7 +89,8 @@ class PostgresLanes:
                 await lent.execute(_GIVE_UP, *self._mine(lane), None if head is None else head["next_at"])
                 return None
             target = await self._target(lent, lane, held)
-            if target is None:  # disabled just now: nothing waits for it in a moment
+            if target is None:  # what was made of events while it was being disabled waits for nothing
+                await lent.execute(_END_ALL, lane.tenant, lane.subscriber, lane.stream)
                 await lent.execute(_GIVE_UP, *self._mine(lane), None)
                 return None
             row = await lent.fetchrow(_BEGIN, lane.tenant, head["id"])

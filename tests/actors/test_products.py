@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from domain.claims import CORRECTION
+from domain.errors import Unavailable
 from domain.events import COMPLETED, DELTA
 from domain.ids import new_id
 from domain.message import Intent
@@ -268,6 +269,23 @@ async def test_who_takes_an_answer_over_corrects_it_once(world, key, memory, wro
         assert "".join(event.data["text"] for event in events if event.type == DELTA) == text
         monkeypatch.undo()
         monkeypatch.setattr("deployments.providers.scripted.answer", lambda facts: WRONG)
+
+
+async def test_an_answer_whose_end_did_not_reach_its_owner_is_checked_too(world, key, memory, wrong, monkeypatch):
+    """The connection to the generation breaks when its end stands in the journal already."""
+    world.tenants.are(product_claims="correct")
+    host = await shop(world, memory)
+    real = host.parts.llm.generate
+
+    async def broken(request):
+        await real(request)
+        raise Unavailable("the connection broke")
+
+    monkeypatch.setattr(host.parts, "llm", _With(world.llm, broken))
+    ended = await ask(host, key, "How much is the red T-shirt in M?")
+    assert ended.message.content.count(CORRECTION) == 1 and cited(ended.message) == ["tee-red-M"]
+    events = await world.events(key.tenant, ended.turn.id)
+    assert "".join(event.data["text"] for event in events if event.type == DELTA) == ended.message.content
 
 
 class _With:

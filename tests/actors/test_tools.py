@@ -12,6 +12,7 @@ from adapters.mcp_servers import Endpoint, McpServers
 from benchmarks.mock_spec import reply_tokens
 from domain.errors import Unavailable
 from domain.events import COMPLETED, RESET, replay
+from domain.generation import Outcome
 from domain.model import parse_catalog
 from domain.tool_calls import UNKNOWN_OUTCOME
 from domain.tools import Offer, OfferedTool, ToolAnswer, called
@@ -198,6 +199,20 @@ async def test_calls_and_rounds_are_bounded(world, key, tools, double):
     assert ended.turn.status == "completed" and (await world.trace(key.tenant, ended.turn.id))["tools"] == []
 
 
+async def test_a_generation_that_calls_tools_again_and_again_comes_to_an_end(world, key, tools, double):
+    """As a process that does not know of rounds answers: with the outcome that it has kept of the first one."""
+    host, real, kept = await world.host(tool_rounds=2), world.llm.generate, []
+
+    async def the_same(request):
+        kept.append(kept[0] if kept else await real(request))
+        return kept[-1]
+
+    host.parts.llm = _With(world.llm, the_same)
+    async with asyncio.timeout(20):
+        ended = await host.send(replace(make_send(key, "again", model="calls"), wait=True))
+    assert ended.turn.status == "completed" and len(kept) == 3 and len(double.calls["book"]) == 2
+
+
 async def test_a_large_result_is_cut(world, key, tools, double):
     tools.names, double.size = ["large"], 5_000
     host = await world.host(tool_result=1_000)
@@ -231,6 +246,16 @@ async def test_after_a_hosts_death_a_call_is_repeated_only_where_it_may_be(world
     else:
         assert told["status"] == "unknown" and len(double.calls[tool]) == 1 and answer == UNKNOWN_OUTCOME
     assert world.mock.by_user["seat 7"] == 2  # neither generation was made twice
+
+
+class _With:
+    """A language model of which one method is another."""
+
+    def __init__(self, llm, generate):
+        self._llm, self.generate = llm, generate
+
+    async def cancel(self, request):
+        await self._llm.cancel(request)
 
 
 def _called(double, tool, times):
@@ -301,6 +326,47 @@ async def test_a_lost_generation_goes_on_within_its_round(world, key, tools, dou
     assert ended.message.content == said + said and len(double.calls["book"]) == 1
     events = await whole_stream(world, key, accepted.turn.id)
     assert RESET not in {event.type for event in events}
+
+
+async def test_a_lost_generation_that_goes_on_and_then_calls_a_tool_is_told_once(world, key, tools, double):
+    host = await world.host()
+    accepted = await host.send(make_send(key, "long", model="slow"))
+
+    async def in_the_first():
+        progress = await world.journal.progress(key.tenant, accepted.turn.id, 1)
+        return not progress.rounds and len(progress.events) > 6
+
+    await eventually(in_the_first, 20)
+    await world.llm.die()
+    ended = await eventually(lambda: world.store.ended(key.tenant, accepted.turn.id), 20)
+    said = "".join(reply_tokens("long", 30))
+    assert ended.message.content == said + said and len(double.calls["book"]) == 1
+    assert not world.llm.asked[-1].prefix
+    await whole_stream(world, key, accepted.turn.id)
+
+
+async def test_who_takes_a_round_over_counts_the_calls_of_those_before(world, key, tools, double):
+    """The first host dies between the end of the second generation that calls a tool and its plan."""
+    first = await world.host(tool_calls=1)
+    accepted = await first.send(make_send(key, "twice", model="slow"))
+    await eventually(lambda: _asked(world, 2), 20)
+    await world.kill(first)
+    await world.llm.die()
+    request = world.llm.asked[-1]
+    await eventually(lambda: world.journal.claim(request, "another"), 20)
+    [call] = [row["call_id"] for row in await rows(world, key, accepted.turn.id)]
+    function = {"name": called("s", "book"), "arguments": "{}"}
+    outcome = Outcome("completed", "", tool_calls=({"id": call, "type": "function", "function": function},))
+    await world.journal.seal(request, "another", outcome)
+    await world.host(tool_calls=1)
+    ended = await eventually(lambda: world.store.ended(key.tenant, accepted.turn.id), 20)
+    assert ended.turn.status == "completed" and len(double.calls["book"]) == 1
+    told = await rows(world, key, accepted.turn.id)
+    assert [row["state"] for row in told] == ["done", "failed"] and len({row["call_id"] for row in told}) == 2
+
+
+async def _asked(world, times):
+    return len(world.llm.asked) >= times
 
 
 async def test_another_attempt_is_told_what_was_called_before(world, key, tools, double):

@@ -213,6 +213,32 @@ async def test_two_senders_never_work_on_one_lane_and_a_dead_ones_lanes_are_take
     assert sorted(set(numbers)) == [0, 1, 2, 3] and numbers == sorted(numbers)
 
 
+async def test_a_lease_of_a_clock_that_was_put_back_holds_nothing_up(world):
+    who = world.tenant()
+    await world.webhook(who)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    world.sql("UPDATE brain.delivery_lanes SET holder = gen_random_uuid(), held_until = now() + interval '1 hour'")
+    await world.send()
+    assert world.statuses() == ["delivered"]
+
+
+async def test_what_was_made_for_a_webhook_while_it_was_being_disabled_waits_for_nothing(world):
+    who = world.tenant()
+    webhook = await world.webhook(who)
+    for n in range(2):
+        world.event(who, conversation_id="conv_a", n=n)
+    await world.fan_out()
+    world.sql("UPDATE brain.webhooks SET status = 'disabled' WHERE id = %s", webhook)
+    await world.send()
+    assert world.statuses() == ["failed"] * 2 and not world.receiver.heard
+    await world.webhooks.enable(who, webhook)
+    world.event(who, "turn.failed", conversation_id="conv_a")
+    await world.fan_out()
+    await world.send()
+    assert world.receiver.types() == ["turn.failed"]
+
+
 async def test_what_a_sender_says_counts_no_more_once_another_one_has_the_lane(world):
     who = world.tenant()
     await world.webhook(who)

@@ -10,7 +10,7 @@ import pytest
 
 from docs.examples.brain_ws import BrainSocket
 from tests.unit.ingress_world import KEY, Script, World
-from tests.unit.socket_world import address, client, replicas
+from tests.unit.socket_world import address, client, replica, replicas
 
 ENDS = ("turn.completed", "turn.failed", "turn.cancelled")
 
@@ -123,6 +123,29 @@ async def test_what_was_accepted_while_away_is_made_up_for(brains):
     async with client(there) as one:
         ack = await one.ask("subscribe", conversation_id=conversation, after=[f"{second}/1/3"])
         assert [frame["event"]["n"] for frame in await one.turn()] == [4, 5]
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_turn_that_began_and_ended_while_nobody_heard_of_it_is_made_up_for(
+    database_url, redis_url, tenant, before
+):
+    async with replica(database_url, redis_url, tenant) as (world, opened):
+        conversation = await world.conversation()
+        if before:
+            await world.send(conversation, "known")
+        async with client(world) as one:
+            await one.ask("subscribe", conversation_id=conversation)
+            hear, opened.broadcast.hear = opened.broadcast.hear, lambda told: None
+            missed = (await world.send(conversation, "missed")).json()["turn"]["id"]
+            opened.broadcast.hear = hear
+            for _ in range(2):
+                opened.broadcast.missed()
+            assert {frame["event"]["turn_id"] for frame in await one.turn()} == {missed}
+            opened.broadcast.missed()
+            assert (await one.ask("ping"))["op"] == "pong"
+            await one.tell("send", conversation_id=conversation, content="next", ref="sent")
+            ack = await one.until("ack")
+            assert {frame["event"]["turn_id"] for frame in await one.turn()} == {ack["turn"]["id"]}, "each of them once"
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node")

@@ -62,7 +62,7 @@ class Connection:
         self.credential = ""
         self.closing: int | None = None
         self.following: dict[str, Any] | None = None
-        self.watched: set[str] | None = None
+        self.watched: dict[str, str] | None = None  # with the last turn that went or need not go here
         self.typing: set[str] | None = None
         self.tasks: set[asyncio.Task[None]] | None = None
         self.ended: deque[str] | None = None
@@ -135,9 +135,15 @@ class Connection:
         return turn_id in (self.following or ()) or turn_id in (self.ended or ())
 
     def end_turn(self, turn_id: str) -> None:
-        if self.following is not None and self.following.pop(turn_id, None) is not None:
+        if self.following is not None and (following := self.following.pop(turn_id, None)) is not None:
+            self.reached(following.conversation, turn_id)
             self.ended = self.ended or deque(maxlen=ENDED)
             self.ended.append(turn_id)
+
+    def reached(self, conversation: str, turn_id: str) -> None:
+        """Turns of a watched conversation that were accepted after this one are still to go here. Ids follow time."""
+        if self.watched is not None and conversation in self.watched:
+            self.watched[conversation] = max(self.watched[conversation], turn_id)
 
     def stop(self) -> None:
         """Nothing is written any more, and nothing runs for this connection."""

@@ -150,10 +150,10 @@ class Sockets:
         assert socket.caller is not None
         place = (socket.caller.tenant, conversation)
         if socket.watched is None:
-            socket.watched = set()
+            socket.watched = {}
         if conversation in socket.watched:
             return
-        socket.watched.add(conversation)
+        socket.watched[conversation] = ""
         self._of.setdefault(place, set()).add(socket)
         await self.broadcast.join(*place)
         await self.attendance.come(place, socket.caller.user or "", socket.id)
@@ -161,7 +161,7 @@ class Sockets:
     async def unwatch(self, socket: Connection, conversation: str) -> None:
         if socket.caller is None or socket.watched is None or conversation not in socket.watched:
             return
-        socket.watched.discard(conversation)
+        del socket.watched[conversation]
         place = (socket.caller.tenant, conversation)
         if (listening := self._of.get(place)) is not None:
             listening.discard(socket)

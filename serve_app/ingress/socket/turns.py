@@ -125,6 +125,7 @@ class Turns:
         await self._sockets.watch(socket, key.conversation)
         later = await parts.reader.turns_after(caller.tenant, key.conversation, list(after), everything)
         newest = await parts.reader.newest_turn(caller.tenant, key.conversation)
+        socket.reached(key.conversation, newest or START)
         if len(later) >= BOUND:
             await self._sockets.unwatch(socket, key.conversation)
             words = f"more than {BOUND} turns were accepted since: read the messages, and subscribe without `after`"
@@ -184,10 +185,10 @@ class Turns:
     async def _catch_up(self, socket: Connection) -> None:
         assert socket.caller is not None
         tenant = socket.caller.tenant
-        for conversation in list(socket.watched or ()):
-            seen = [*(socket.ended or ())]
+        for conversation, last in list((socket.watched or {}).items()):
+            seen = [*(socket.ended or ()), last]
             with suppress(BrainError):
-                for turn_id in await self._parts.reader.turns_after(tenant, conversation, seen):
+                for turn_id in await self._parts.reader.turns_after(tenant, conversation, seen, last == START):
                     if not socket.follows(turn_id):
                         self._follower.reserve(socket, turn_id, conversation, watched=True)
                         source = self._follower.resumed(tenant, turn_id, None)

@@ -188,9 +188,10 @@ CREATE FUNCTION brain.claim_lanes(
 RETURNS TABLE (tenant_id text, subscriber text, stream text)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = brain, pg_temp AS $$
 -- Lanes with something due, from the tenant after p_after on and round to it: of a tenant p_share and of a subscriber
--- p_each are in all hands together. Ids only.
+-- p_each are in all hands together. Ids only. A lease that ends later than any given now is of a clock that was put back.
 DECLARE
     v_now timestamptz := clock_timestamp();
+    v_last timestamptz := v_now + p_lease * 2;
     v_after text := coalesce(p_after, '');
     v_tenant text := v_after;
     v_wrapped boolean := v_after = '';
@@ -201,7 +202,8 @@ DECLARE
 BEGIN
     WHILE v_left > 0 LOOP
         SELECT l.tenant_id INTO v_next FROM delivery_lanes l
-            WHERE l.due <= v_now AND (l.held_until IS NULL OR l.held_until <= v_now) AND l.tenant_id > v_tenant
+            WHERE l.due <= v_now AND (l.held_until IS NULL OR l.held_until NOT BETWEEN v_now AND v_last)
+                AND l.tenant_id > v_tenant
             ORDER BY l.tenant_id LIMIT 1;
         IF v_next IS NULL AND NOT v_wrapped THEN
             v_wrapped := true;
@@ -211,17 +213,17 @@ BEGIN
         EXIT WHEN v_next IS NULL OR v_wrapped AND v_after <> '' AND v_next > v_after;
         v_tenant := v_next;
         SELECT count(*) INTO v_held FROM delivery_lanes l
-            WHERE l.tenant_id = v_tenant AND l.holder IS NOT NULL AND l.held_until > v_now;
+            WHERE l.tenant_id = v_tenant AND l.holder IS NOT NULL AND l.held_until BETWEEN v_now AND v_last;
         RETURN QUERY WITH one AS (
                 SELECT DISTINCT l.subscriber FROM delivery_lanes l WHERE l.tenant_id = v_tenant AND l.due <= v_now),
             free AS (
                 SELECT f.subscriber, f.stream FROM one, LATERAL (
                     SELECT l.subscriber, l.stream FROM delivery_lanes l
                         WHERE l.tenant_id = v_tenant AND l.subscriber = one.subscriber AND l.due <= v_now
-                            AND (l.held_until IS NULL OR l.held_until <= v_now)
+                            AND (l.held_until IS NULL OR l.held_until NOT BETWEEN v_now AND v_last)
                         ORDER BY l.due LIMIT greatest(p_each - (SELECT count(*) FROM delivery_lanes h
                             WHERE h.tenant_id = v_tenant AND h.subscriber = one.subscriber AND h.holder IS NOT NULL
-                                AND h.held_until > v_now), 0)
+                                AND h.held_until BETWEEN v_now AND v_last), 0)
                         FOR NO KEY UPDATE SKIP LOCKED) f
                 LIMIT greatest(least(p_share - v_held, v_left), 0))
             UPDATE delivery_lanes l SET holder = p_holder, held_until = v_now + p_lease FROM free
