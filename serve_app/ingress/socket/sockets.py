@@ -32,8 +32,8 @@ TOGETHER = 64  # callers that are looked up at once
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """Of one replica. `unnamed`: sockets whose callers are not known yet; `tenant`: those of one tenant; `user`: those of
-    a user who sees its own conversations alone."""
+    """Of one replica. `unnamed`: sockets whose callers are not known yet; `tenant`: those of one tenant; `user`: those
+    of a user who sees its own conversations alone."""
 
     sockets: int = 10_000
     tenant: int = 5_000
