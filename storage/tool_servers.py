@@ -134,7 +134,7 @@ class PostgresToolServers:
                 raise NameTaken("there is a server of tools of this name already") from None
             if row is None:
                 raise NotFound("there is no such server of tools")
-            told = {name: fields[name] for name in names if name != "sealed"}
+            told = {name: bare(fields[name]) if name == "url" else fields[name] for name in names if name != "sealed"}
             await record(lent, caller, "tool_server.update", server_id, told)
         return _server(row)
 

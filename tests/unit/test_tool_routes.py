@@ -211,6 +211,7 @@ async def test_what_a_url_holds_beside_its_path_is_for_those_who_set_it(brain: W
     own, url = brain.own.id, "http://127.0.0.1:9/mcp"
     made = await call(brain, "POST", "servers", body(f"{url}?key=hunter2", consent="user"), 201)
     assert made["url"] == f"{url}?key=hunter2"
+    await call(brain, "PATCH", f"servers/{made['id']}", {"url": f"{url}?key=hunter2&more"})
     member = {"authorization": f"Bearer {await brain.token(own, 'member')}"}
     assert (await call(brain, "GET", f"servers/{made['id']}", headers=member))["url"] == url
     for path in ("servers", "consents"):
