@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field
 from domain.queue import DeadLetter, Delivered, Topic, TopicFigures
 from serve_app.ingress.bodies import Native
 from serve_app.ingress.shapes import Json, rfc3339
+from serve_app.ingress.tenant_bodies import Ends as Moment
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_.-]{0,63}$")]
 Pattern = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9_]*(\.[a-z0-9_]+)*(\.\*)?)$", max_length=128)]
 Ids = Annotated[list[Annotated[str, Field(pattern="^[0-9]{1,15}-[0-9]{1,15}$")]], Field(min_length=1, max_length=1000)]
-Moment = Annotated[datetime, Field(strict=False)]
 
 
 class TopicCreate(Native):

@@ -64,6 +64,8 @@ class UsesTools(Needs):
 @router.post(PATH, response_model=None, responses={200: {"description": "An answer of JSON-RPC 2.0"}})
 async def mcp(request: Request, who: Annotated[Caller, Depends(UsesTools(Permission.TOOLS_READ))]) -> Response:
     """Model Context Protocol: `ask`, `search_conversations`, `find_products`, as far as the caller may use them."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem(415, "send JSON-RPC as content-type: application/json")
     return _Spoken(_server(request, who), await request.body())
 
 

@@ -186,7 +186,7 @@ async def test_a_channel_is_set_up_changed_and_told_how_it_is(given):
     ):
         answer = await given.http.patch(path, json=wrong)
         assert answer.status_code == 422 and answer.json()["error"]["param"] == named, answer.text
-    other = await given.http.post("/api/v1/channels", json={"kind": "widget", "name": "w"})
+    other = await given.http.post("/api/v1/channels", json={"kind": "pigeon", "name": "w"})
     assert other.status_code == 422 and other.json()["error"]["param"] == "kind"
     assert (await given.http.delete(path)).json()["deleted"] is True
     assert (await given.http.get(path)).status_code == 404

@@ -218,3 +218,8 @@ async def test_what_a_url_holds_beside_its_path_is_for_those_who_set_it(brain: W
         told = await call(brain, "GET", path, headers=member)
         assert made["id"] in str(told) and "hunter2" not in str(told)
     assert "hunter2" not in str(await brain.call("GET", f"admin/audit?subject={made['id']}", own))
+
+
+async def test_what_is_no_json_is_refused_in_the_shape_of_every_error(brain: Whole) -> None:
+    answer = await brain.world.http.post("/mcp", content=b"", headers=brain.owner_of(brain.own.id))
+    assert answer.status_code == 415 and answer.json()["error"]["message"]
