@@ -494,7 +494,8 @@ def test_there_is_no_other_way_in_than_the_routes_that_are_asked_here() -> None:
 
     app = create_app(Parts())  # type: ignore[arg-type]
     others = {route.path for route in of(app.routes) if not isinstance(route, APIRoute)}
-    assert others == {"/openapi.json", "/docs", "/docs/{name}"}
+    widget = {"/widget.js", "/widget/assets/{name}", "/widget/{channel_id}"}  # files, and a page that holds nothing
+    assert others == {"/openapi.json", "/docs", "/docs/{name}", *widget}
     parameters = {one for route in ALL for one in route.parameters}
     assert parameters <= OF_A_TENANT | OF_ALL.keys(), "say whose this parameter is"
     assert len(GUARDED) >= 60
