@@ -123,6 +123,7 @@ REFUSED: dict[tuple[str, str], int] = {
     ("POST", "/api/v1/auth/introspect"): 400,
     ("POST", "/api/v1/auth/refresh"): 401,
     ("POST", "/api/v1/channels/{channel_id}/inbound"): 401,
+    ("POST", "/api/v1/widgets/{channel_id}/sessions"): 404,  # that channel is no widget
 }
 """Public routes that need a credential of another kind, and how they refuse who has none; the others answer 200."""
 
