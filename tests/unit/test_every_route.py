@@ -127,6 +127,10 @@ REFUSED: dict[tuple[str, str], int] = {
 }
 """Public routes that need a credential of another kind, and how they refuse who has none; the others answer 200."""
 
+READING = (Permission.CONVERSATIONS_READ, Permission.CONVERSATIONS_ANY)
+SENDS_TEXTS = {("POST", "/api/v1/channels"), ("POST", "/api/v1/conversations/{conversation_id}/channels")}
+"""Routes by which texts go elsewhere: they need `READING` too."""
+
 CHOSEN = {("PUT", "/api/v1/catalog/products/{product_id}")}
 """Routes that make a thing under an id of the caller's choice: what another tenant calls so is another thing."""
 
@@ -576,7 +580,8 @@ async def test_a_scope_takes_away_what_it_does_not_name(route: Asked, ask: Any, 
     if not route.needs.beyond_tenant:
         tenant = brain.tenant().id if route.ends_its_tenant else brain.own.id
         things = {"tenant_id": tenant} if route.ends_its_tenant else await own_things(brain, route)
-        alone = await ask(route, f"Bearer {brain.key(tenant, 'owner', [route.needs])}", things)
+        scopes = [route.needs, *(READING if (route.method, route.path) in SENDS_TEXTS else ())]
+        alone = await ask(route, f"Bearer {brain.key(tenant, 'owner', scopes)}", things)
         assert route.lets_in(alone.status_code), alone.text
 
 
