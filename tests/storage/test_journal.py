@@ -66,8 +66,8 @@ async def test_numbers_have_no_gap_whoever_writes(journal):
 async def test_an_attempt_opens_once_although_its_owner_says_so_again(journal):
     """The answer to the first time was lost."""
     turn = new_id("turn")
-    assert await journal.append(TENANT, turn, 1, [(ACCEPTED, {"user_message": 1})]) == 1
-    assert await journal.append(TENANT, turn, 1, [(ACCEPTED, {"user_message": 1}), (INTENT, {"intent": None})]) == 2
+    assert await journal.append(TENANT, turn, 1, [(ACCEPTED, {"user_message": None})]) == 1
+    assert await journal.append(TENANT, turn, 1, [(ACCEPTED, {"user_message": None}), (INTENT, {"intent": None})]) == 2
     events = (await journal.progress(TENANT, turn, 1)).events
     assert [(event.n, event.type) for event in events] == [(1, ACCEPTED), (2, INTENT)]
 

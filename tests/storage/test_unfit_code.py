@@ -36,8 +36,8 @@ def test_a_deployment_is_refused_before_anything_is_replaced(contracted):
 @pytest.mark.parametrize(
     ("replica", "handles"),
     [
-        (HostReplica, [None, None, {}, None]),
-        (IngressReplica, [None] * 4 + [{}, None, None, None]),
+        (HostReplica, [None, None, {}, None, None]),
+        (IngressReplica, [None] * 4 + [{}, None, None, None, None]),
         (IndexerReplica, [None]),
     ],
 )

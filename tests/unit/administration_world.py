@@ -7,8 +7,10 @@ from typing import Any
 
 import httpx
 
+from adapters.allow_list import NONE
 from serve_app.ingress import IngressSettings
-from tests.unit.ingress_world import World, world
+from serve_app.outward import open_outward
+from tests.unit.ingress_world import MASTER, World, world
 
 Headers = dict[str, str]
 
@@ -54,4 +56,9 @@ class Office:
 @asynccontextmanager
 async def office(database_url: str, tenant: str) -> AsyncIterator[Office]:
     async with world(database_url, tenant, IngressSettings(poll=0.01), administered=True) as made:
-        yield Office(made)
+        parts = made.parts
+        parts.outward = outward = await open_outward(made.pool, MASTER, NONE, parts.hosts)
+        try:
+            yield Office(made)
+        finally:
+            await outward.close()
