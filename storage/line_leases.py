@@ -1,6 +1,6 @@
 """Who holds a channel's connection (`domain.lines.LineLeases`): a hash in Redis that its holder renews.
 
-A grip's epoch is at least Redis's time in milliseconds: it grows also over a Redis that lost its data.
+A grip's epoch is at least Redis's time in microseconds: it grows also over a Redis that lost its data.
 """
 
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ _TAKE = """
 local holder = redis.call('HGET', KEYS[1], 'holder')
 if holder and holder ~= ARGV[1] then return false end
 local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = time[1] * 1000000 + time[2]
 local epoch = math.max(now, (tonumber(redis.call('HGET', KEYS[2], 'epoch')) or 0) + 1)
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'holder', ARGV[1], 'epoch', string.format('%.0f', epoch), 'connected', '0')
