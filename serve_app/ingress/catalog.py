@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import Field, RootModel
 from starlette.responses import Response
 
 from domain.errors import BrainError, NotFound
-from domain.given_products import GivenProduct, GivenWithId, is_product_id
+from domain.given_products import GivenProduct, is_product_id
 from domain.permissions import Permission
 from domain.products import FoundProducts, ProductQuery
 from domain.tenant import Caller
@@ -48,8 +48,9 @@ class OffersAsked(Native):
     ids: Annotated[list[str], Field(min_length=1, max_length=100)]
 
 
-class ManyProducts(RootModel[list[GivenWithId]]):
-    """Or a product a line (`application/x-ndjson`)."""
+class ManyProducts(RootModel[Any]):
+    """An array of products, or a product a line (`application/x-ndjson`): each as the body of a `PUT`, and its `id`. A
+    line that is none is named in the answer, and refuses no other one."""
 
 
 @router.get("/products", response_model=None, responses={200: {"model": ProductList}})

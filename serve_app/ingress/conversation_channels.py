@@ -30,7 +30,11 @@ async def list_bindings(request: Request, who: ReadsConversations, conversation_
 
 
 @router.post(
-    "", status_code=201, response_model=None, responses={201: {"model": BindingEntry}}, openapi_extra=takes(Bind)
+    "",
+    status_code=201,
+    response_model=None,
+    responses={200: {"model": BindingEntry}, 201: {"model": BindingEntry}},
+    openapi_extra=takes(Bind),
 )
 async def bind(request: Request, who: ManagesChannels, conversation_id: str) -> Response:
     """Show a conversation on a channel from now on, and take what is written in the thread there as part of it. Doing
