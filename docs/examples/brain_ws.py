@@ -1,7 +1,8 @@
 """A client of the Brain's WebSocket: sends, follows, and goes on where it was when the connection comes back.
 
     pip install websockets
-    BRAIN_KEY=… python brain_ws.py ws://127.0.0.1:8000/api/v1/ws conv_… "Hello"
+    BRAIN_KEY=… python brain_ws.py ws://127.0.0.1:8000/api/v1/ws conv_… "Hello"    # says it, and prints the answer
+    BRAIN_KEY=… python brain_ws.py ws://127.0.0.1:8000/api/v1/ws conv_…            # prints what happens there
 
 As a library:
 
@@ -208,7 +209,15 @@ class BrainSocket:
                 answer.set_exception(error)
 
 
-async def main(url: str, conversation: str, text: str) -> None:
+async def listen(url: str, conversation: str) -> None:
+    """Print each event of a conversation, whoever speaks there, until somebody ends this."""
+    async with BrainSocket(url, os.environ["BRAIN_KEY"]) as brain:
+        await brain.subscribe(conversation)
+        async for frame in brain.frames():
+            print(json.dumps(frame), flush=True)
+
+
+async def say(url: str, conversation: str, text: str) -> None:
     """Say `text` in a conversation, and print the answer as it comes."""
     async with BrainSocket(url, os.environ["BRAIN_KEY"]) as brain:
         await brain.send(conversation, text)
@@ -221,4 +230,7 @@ async def main(url: str, conversation: str, text: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:4]))
+    if "BRAIN_KEY" not in os.environ or len(sys.argv) not in (3, 4) or "--help" in sys.argv:
+        sys.exit("BRAIN_KEY=… python brain_ws.py URL CONVERSATION [TEXT]: see the beginning of this file")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(listen(*sys.argv[1:]) if len(sys.argv) == 3 else say(*sys.argv[1:]))

@@ -82,7 +82,8 @@ def test_a_lost_service_comes_back_from_the_backup_of_its_running_self(folder, c
         assert brain.check(ours) == saved
         assert brain.http.get(f"/api/v1/conversations/{late}").status_code == 404
         assert brain.client(OTHER).get(f"/api/v1/conversations/{theirs['id']}").json()["title"] == "theirs"
-        assert brain.ended(stream.turn, 90)["status"] == "completed"  # it runs again
+        ended = brain.ended(stream.turn, 90)
+        assert ended["status"] == "completed", ended["error"]  # it runs again
         assert len(brain.check(running)) == 2
         assert brain.send(ours, "three", model="small").status_code == 200
         assert len(brain.check(ours)) == 6

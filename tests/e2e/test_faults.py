@@ -39,7 +39,7 @@ def whole(message, n=120):
 def finished(brain, conversation, events, message):
     """The stream's end, its text and what is stored agree; there is one reply."""
     check_ids(events)
-    assert events[-1]["type"] == "turn.completed"
+    assert events[-1]["type"] == "turn.completed", events[-1]
     assert text_of(events) == events[-1]["message"]["content"] == whole(message)
     stored = brain.check(conversation)
     assert stored[-1]["content"] == whole(message) and len(stored) == 2
