@@ -11,9 +11,11 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from domain.conversation import ConversationKey
 from domain.errors import ConversationBusy, NotFound
 from domain.ids import new_id
+from domain.indexing import identity
 from domain.ledger import Version
 from serve_app.cli.reindex import build_space
 from serve_app.embedded.refusal import Refusal
+from storage.spaces import PostgresSpaces
 from tests.conftest import make_database
 from tests.servers.given import open_pool
 from tests.storage.memory_world import Crash, MemoryWorld, Steps, WordEmbedder
@@ -33,6 +35,10 @@ class Indexing(RuleBasedStateMachine):
 
     def run(self, work):
         return self.loop.run_until_complete(work)
+
+    async def is_active(self, embedder: WordEmbedder) -> bool:
+        known = await PostgresSpaces(self.world.pool).active()
+        return known is not None and known.space.embedder == identity(embedder.info)
 
     def teardown(self) -> None:
         try:
@@ -117,7 +123,8 @@ class Indexing(RuleBasedStateMachine):
         try:
             self.run(build_space(self.world.pool, Dying(), self.world.open_store))
         except (Crash, Refusal):
-            return
+            if not self.run(self.is_active(embedder)):  # else it died later, with the products
+                return
         self.world.embedder = embedder
         self.generation += other
         self.lives.clear()  # the service was started with it

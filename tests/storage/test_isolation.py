@@ -303,7 +303,8 @@ async def test_equal_turns_of_two_tenants_have_journals_of_their_own(redis_url):
 
 async def test_vectors_of_tenants_whose_names_are_alike_stay_apart(tmp_path):
     space = Space("s1", "e@r", 2)
-    store = open_vectors(str(tmp_path), space)
+    folder = tmp_path / "within" / "vectors"
+    store = open_vectors(str(folder), space)
     tenants = ["ten_a", "ten_A", "ten_a/b", "ten_a%2Fb", "../ten_a", "ten_a'; DROP", "ten_ä", "ten_a ", "ten_a.lance"]
     try:
         for tenant in tenants:
@@ -315,8 +316,7 @@ async def test_vectors_of_tenants_whose_names_are_alike_stay_apart(tmp_path):
         assert [await store.count(tenant) for tenant in tenants] == [0] + [1] * (len(tenants) - 1)
     finally:
         await store.close()
-    outside = [path for path in tmp_path.parent.iterdir() if path != tmp_path and "ten_a" in path.name]
-    assert outside == []
+    assert list(tmp_path.iterdir()) == [folder.parent] and list(folder.parent.iterdir()) == [folder]
 
 
 def test_a_session_is_its_tenants():
