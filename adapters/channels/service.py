@@ -59,8 +59,8 @@ class ServiceChannel:
     async def connect(self, channels: Sequence[Channel]) -> None:
         assert self._receive is not None
         if not self._open:
-            self._open = True
             await self._outgoing.__aenter__()
+            self._open = True
             self._calls.on_order(self._obey)
         wanted = {channel.id: channel for channel in channels}
         for id, line in list(self._lines.items()):
