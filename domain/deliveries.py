@@ -67,9 +67,11 @@ def verdict(sent: Sent | None, attempts: int, elapsed: float, retry: Retry, chan
         return Verdict(move("waiting", "taken"))
     if sent.result == "gone":
         return Verdict(move("waiting", "gone"), why="gone")
+    wait = max(retry.delay(attempts, chance), sent.after or 0.0)
+    if sent.ours:
+        return Verdict(move("waiting", "later"), wait)
     if elapsed >= retry.last:
         return Verdict(move("waiting", "over"), why="exhausted")
-    wait = max(retry.delay(attempts, chance), sent.after or 0.0)
     return Verdict(move("waiting", "later"), wait=min(wait, retry.last - elapsed))
 
 
