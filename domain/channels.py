@@ -134,7 +134,8 @@ class Sent:
     """How an attempt to deliver went: `taken`, to be tried `later`, or `gone`: the receiver wants nothing more, ever.
 
     `status`: HTTP's, where there is one. `answer`: the beginning of what was answered. `after`: seconds that the
-    receiver asks to wait. `error`: why it was not taken, in words.
+    receiver asks to wait. `error`: why it was not taken, in words. `ours`: nobody was asked, for want of this service:
+    until the next attempt no time counts against the receiver.
     """
 
     result: Result
@@ -142,6 +143,7 @@ class Sent:
     answer: str = ""
     after: float | None = None
     error: str | None = None
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

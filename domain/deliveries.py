@@ -37,7 +37,8 @@ class IllegalDelivery(BrainError):
 @dataclass(frozen=True, slots=True)
 class Retry:
     """`delays`: seconds between attempts, the last one again and again. `last`: seconds after the first attempt at
-    which the last one is made. `jitter`: the share by which a delay is longer or shorter."""
+    which the last one is made, without those for which the service came late. `jitter`: the share by which a delay is
+    longer or shorter."""
 
     delays: tuple[float, ...] = DELAYS
     last: float = DAY
@@ -59,16 +60,18 @@ class Verdict:
 
 def verdict(sent: Sent | None, attempts: int, elapsed: float, retry: Retry, chance: float) -> Verdict:
     """What follows on an attempt. `sent` None: there was nothing to tell any more. `attempts`: with this one;
-    `elapsed`: seconds since the first began."""
+    `elapsed`: seconds since the first began, without those for which the service came late."""
     if sent is None:
         return Verdict(move("waiting", "nothing"))
     if sent.result == "taken":
         return Verdict(move("waiting", "taken"))
     if sent.result == "gone":
         return Verdict(move("waiting", "gone"), why="gone")
+    wait = max(retry.delay(attempts, chance), sent.after or 0.0)
+    if sent.ours:
+        return Verdict(move("waiting", "later"), wait)
     if elapsed >= retry.last:
         return Verdict(move("waiting", "over"), why="exhausted")
-    wait = max(retry.delay(attempts, chance), sent.after or 0.0)
     return Verdict(move("waiting", "later"), wait=min(wait, retry.last - elapsed))
 
 
@@ -102,7 +105,8 @@ class WebhookTarget:
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """`event`: what is told, without text: the CloudEvent's JSON, or of a channel what `Outbound` is made of.
-    `attempts`: with the one that begins now; `elapsed`: seconds since the first began."""
+    `attempts`: with the one that begins now; `elapsed`: seconds since the first began, without those for which the
+    service itself came late with an attempt: it was away, or had too much to do."""
 
     id: str
     event_id: str

@@ -16,6 +16,7 @@ from adapters.transport import OutTransport
 from deployments.delivering import FanningOut, Figures, Sending
 from domain.channels import ChannelPort, ChannelStore, Kind
 from domain.deliveries import HELD
+from domain.errors import Unavailable
 from domain.indexing import Lag
 from domain.ports import Hosts
 from serve_app.ingress.shapes import message_json
@@ -32,6 +33,7 @@ WAIT, LIMIT = 10.0, 256 * 1024  # seconds and bytes of an answer: one that is la
 DAYS = 30.0  # for which deliveries are kept that wait no more
 EVERY = 300.0  # seconds between looks at what is too old
 LOOK = 5.0  # seconds between looks at how many wait
+FIRST, LONGEST = 0.1, 5.0  # seconds between tries to begin
 
 
 class Deliveries:
@@ -60,10 +62,12 @@ class Deliveries:
         self.figures, self._lag, self._waiting = Figures(), (0, 0.0), Lag(0, 0.0, 0)
         self._sending = Sending(self._lanes, OutTransport(posting, self.ports, message_json), self.figures)
         self._fanning = FanningOut(PostgresFanOut(pool), self.figures, self._sending.wake, self._began)
+        self._working, self._trouble = False, "it has not begun yet"
         self._task: asyncio.Task[None] | None = None
 
     def show(self, registry: CollectorRegistry) -> None:
         for name, text, value in (
+            ("brain_deliveries_working", "0 where this replica cannot deliver", lambda: float(self._working)),
             ("brain_deliveries_lanes_due", "Subscribers' conversations with something due", lambda: self._lag[0]),
             ("brain_deliveries_lag_seconds", "How long the first of these has been due", lambda: self._lag[1]),
             ("brain_deliveries_waiting_rows", "Events no delivery was made of yet", lambda: self._waiting.waiting),
@@ -80,14 +84,35 @@ class Deliveries:
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="deliveries")
 
+    def check(self) -> None:
+        """Raises `Unavailable` where nothing is delivered, and says why."""
+        if not self._working:
+            raise Unavailable(f"nothing is delivered to webhooks and channels: {self._trouble}")
+
+    @property
+    def ended(self) -> bool:
+        """Whether its work is over, though nobody closed it: a new process has to do it."""
+        return self._task is not None and self._task.done()
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
+        try:
+            await self._work()
+        except Exception as error:
+            self._trouble = f"{type(error).__name__}: {error}"
+            log.exception("deliveries have ended")
+        else:
+            self._trouble = "it has ended"
+        finally:
+            self._working = False
+
+    async def _work(self) -> None:
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self._outgoing)
+            await self._open(stack)
             for worker in (self._sending, self._fanning):
                 worker.start()
                 stack.push_async_callback(worker.close)
@@ -95,6 +120,20 @@ class Deliveries:
             for port in self.ports.values():
                 stack.push_async_callback(port.close)
             await asyncio.gather(self._look(), self._prune(), self._connect())
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        """Again and again, until it is open: without it nothing goes out."""
+        pause, told = FIRST, ""
+        while not self._working:
+            try:
+                await stack.enter_async_context(self._outgoing)
+                self._working = True
+            except Exception as error:
+                self._trouble = f"{type(error).__name__}: {error}"
+                if told != (told := self._trouble):
+                    log.warning("nothing is delivered to webhooks and channels at the moment: %s", told)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST)
 
     async def _began(self, tenant: str, conversations: Sequence[str]) -> None:
         """Tell the channels of these conversations that an answer is being made; if it gets lost, it is lost."""

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
 Network = IPv4Network | IPv6Network
@@ -87,6 +87,18 @@ class Proxies:
 
     def __hash__(self) -> int:
         return hash(self.networks)
+
+
+def counted_as(address: str) -> str:
+    """What attempts are counted by. Who has one IPv6 address has all of its /64 (RFC 6177), so that is what counts."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv4Address):
+        return str(found)
+    mapped = found.ipv4_mapped
+    return str(IPv6Network((int(found) >> 64 << 64, 64))) if mapped is None else str(mapped)
 
 
 def origins(text: str) -> tuple[str, ...]:

@@ -131,7 +131,9 @@ class IngressReplica:
         self._access.listeners.append(forgets_endpoints(self._products.known))
         sealing, allowed = settings.master_keys, settings.outgoing
         service = service_channel(self._pool, sealing, allowed, redis_url)
-        self._outward = await open_outward(self._pool, sealing, allowed, HandleHosts(host), [service])
+        self._outward = await open_outward(
+            self._pool, sealing, allowed, HandleHosts(host), [service], self._identity.attempts
+        )
         self.parts = Parts(
             reader=reader,
             outward=self._outward,

@@ -11,6 +11,8 @@ from adapters.posting import Posting
 from domain.channels import ChannelPort, Kind
 from domain.ports import Hosts
 from domain.subscribers import ChannelEntry, Webhook
+from serve_app.ingress.unsigned import Unsigned
+from storage.attempts import Attempts
 from storage.channels import PostgresChannels
 from storage.delivery_log import PostgresDeliveryLog
 from storage.postgres import Pool
@@ -23,7 +25,7 @@ WAIT, LIMIT = 5.0, 16 * 1024  # seconds and bytes of an answer to what may get l
 @dataclass(frozen=True, slots=True)
 class Outward:
     """`bindings`: channels in use. `ports`: by kind, for what may get lost; the relay sends what must not. `allowed`:
-    where tenants' URLs may lead though it is no public address."""
+    where tenants' URLs may lead though it is no public address. `unsigned`: who sends what no channel signed."""
 
     webhooks: PostgresSubscribers[Webhook]
     webhook_log: PostgresDeliveryLog
@@ -34,6 +36,7 @@ class Outward:
     ports: dict[Kind, ChannelPort]
     allowed: AllowList
     outgoing: Outgoing
+    unsigned: Unsigned
 
     async def close(self) -> None:
         await self.receiving.close()
@@ -43,9 +46,15 @@ class Outward:
 
 
 async def open_outward(
-    pool: Pool, keys: MasterKeys, allowed: AllowList, hosts: Hosts, more: Sequence[ChannelPort] = ()
+    pool: Pool,
+    keys: MasterKeys,
+    allowed: AllowList,
+    hosts: Hosts,
+    more: Sequence[ChannelPort] = (),
+    attempts: Attempts | None = None,
 ) -> Outward:
-    """`more`: ports of other kinds of channels than webhooks."""
+    """`more`: ports of other kinds of channels than webhooks. `attempts`: counted for all replicas; None: for this
+    one."""
     outgoing = await Outgoing(allowed, WAIT, LIMIT).__aenter__()
     store = PostgresChannels(pool, keys)
     ports: dict[Kind, ChannelPort] = {"webhook": WebhookChannel(Posting(outgoing))}
@@ -63,4 +72,5 @@ async def open_outward(
         ports,
         allowed,
         outgoing,
+        Unsigned(attempts or Attempts(None)),
     )

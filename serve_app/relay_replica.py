@@ -42,19 +42,23 @@ class RelayReplica:
         self._metrics = MetricsPage(serve.get_replica_context().deployment, self._redis)
         keys, allowed = settings.master_keys, settings.outgoing
         service = service_channel(self._pool, keys, allowed, settings.required("redis_url"))
-        deliveries = Deliveries(self._pool, keys, allowed, self._hosts, [service])
-        deliveries.show(self._metrics.registry)
+        self._deliveries = Deliveries(self._pool, keys, allowed, self._hosts, [service])
+        self._deliveries.show(self._metrics.registry)
         events = event_relay(settings, self._pool, self._metrics.registry)
-        self._workers: list[Worker] = [events, deliveries]
+        self._workers: list[Worker] = [events, self._deliveries]
         self._metrics.start()
         for worker in self._workers:
             worker.start()
 
     async def ping(self) -> dict[str, Any]:
+        """Raises `Unavailable` where a worker does not do its work."""
+        self._deliveries.check()
         return {"workers": len(self._workers)}
 
     async def check_health(self) -> None:
         check_process()
+        if self._deliveries.ended:
+            self._deliveries.check()
 
     async def __del__(self) -> None:
         await asyncio.gather(*(worker.close() for worker in self._workers), return_exceptions=True)

@@ -28,17 +28,22 @@ _NEXT = (
     " FROM brain.deliveries WHERE tenant_id = $1 AND subscriber = $2 AND stream = $3 AND status = 'waiting'"
     " ORDER BY place LIMIT 1"
 )
+# An attempt that comes late is the service's own doing: `away` sums that up. One that nobody ends was due when it
+# began.
 _BEGIN = (
-    "UPDATE brain.deliveries SET attempts = attempts + 1, first_tried_at = coalesce(first_tried_at, clock_timestamp())"
+    "UPDATE brain.deliveries SET attempts = attempts + 1, first_tried_at = coalesce(first_tried_at, clock_timestamp()),"
+    " away = CASE WHEN first_tried_at IS NULL THEN interval '0'"
+    " ELSE away + greatest(clock_timestamp() - next_at, interval '0') END, next_at = clock_timestamp()"
     " WHERE tenant_id = $1 AND id = $2 AND status = 'waiting'"
     " RETURNING id, event_id, type, event, message_id, attempts,"
-    " extract(epoch FROM clock_timestamp() - first_tried_at)::float8 AS elapsed"
+    " extract(epoch FROM clock_timestamp() - first_tried_at - away)::float8 AS elapsed"
 )
 _END = (
     "UPDATE brain.deliveries SET status = $3, next_at = clock_timestamp() + $4, http_status = $5, answer = $6,"
     " error = $7, duration_ms = $8, ended_at = CASE WHEN $3 <> 'waiting' THEN clock_timestamp() END,"
     " receipt = CASE WHEN $3 = 'delivered' THEN coalesce(receipt, 'sent') ELSE receipt END,"
-    " receipt_at = CASE WHEN $3 = 'delivered' THEN coalesce(receipt_at, clock_timestamp()) ELSE receipt_at END"
+    " receipt_at = CASE WHEN $3 = 'delivered' THEN coalesce(receipt_at, clock_timestamp()) ELSE receipt_at END,"
+    " away = away + CASE WHEN $9 THEN clock_timestamp() + $4 - coalesce(next_at, clock_timestamp()) ELSE '0' END"
     " WHERE tenant_id = $1 AND id = $2 AND status = 'waiting' RETURNING first_tried_at, next_at"
 )
 _END_ALL = (
@@ -113,6 +118,7 @@ class PostgresLanes:
                 None if sent is None else sent.answer,
                 None if sent is None else sent.error,
                 round(seconds * 1000),
+                sent is not None and sent.ours,
             )
             if row is not None:
                 await self._heard(lent, due, verdict, row["first_tried_at"])

@@ -59,8 +59,8 @@ class ServiceChannel:
     async def connect(self, channels: Sequence[Channel]) -> None:
         assert self._receive is not None
         if not self._open:
-            self._open = True
             await self._outgoing.__aenter__()
+            self._open = True
             self._calls.on_order(self._obey)
         wanted = {channel.id: channel for channel in channels}
         for id, line in list(self._lines.items()):
@@ -82,7 +82,9 @@ class ServiceChannel:
         if (line := self._held(channel.id)) is not None:
             return await line.send(frame)
         answer = await self._ask(channel, {"do": "send", "frame": frame})
-        return Sent("later", error="nobody holds a connection to the service") if answer is None else Sent(**answer)
+        if answer is None:
+            return Sent("later", error="nobody holds a connection to the service", ours=True)
+        return Sent(**answer)
 
     async def typing(self, channel: Channel, binding: Binding, typing: bool, user: str | None = None) -> None:
         if not channel.settings.get("typing", True):
@@ -146,7 +148,9 @@ class ServiceChannel:
         line, do = self._held(order["channel_id"]), order["do"]
         if do == "send":
             sent = Sent("later", error="the connection is another's by now")
-            return dataclasses.asdict(sent if line is None else await line.send(order["frame"]))
+            sent = sent if line is None else await line.send(order["frame"])
+            told = dataclasses.asdict(sent)
+            return {name: value for name, value in told.items() if value}  # without what code of before does not know
         if do == "ping":
             return {"answers": line is not None and await line.ping()}
         if line is not None and do == "tell":

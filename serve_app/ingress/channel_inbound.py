@@ -24,6 +24,7 @@ from serve_app.ingress.parts import outward_of, parts_of
 router = APIRouter(prefix="/api/v1/channels/{channel_id}", tags=["channels"])
 LONGEST = 256 * 1024  # bytes of a body
 PER_MINUTE = 1200  # requests of a channel
+NO_ID = "none"
 NOBODY = b"-" * 32  # a secret of no channel: what names none takes as long to refuse
 
 
@@ -33,6 +34,7 @@ NOBODY = b"-" * 32  # a secret of no channel: what names none takes as long to r
 async def take_inbound(request: Request, channel_id: str) -> Response:
     """A message, a receipt, or that somebody writes, signed by the channel's secret (Standard Webhooks, at most five
     minutes ago). The same `id` again changes nothing: on any answer but 2xx and 4xx, send it again."""
+    outward_of(request).unsigned.check(visit_of(request.scope).network, channel_id)
     raw = await request.body()
     if len(raw) > LONGEST:
         raise Problem(413, f"the body is larger than {LONGEST} bytes")
@@ -57,17 +59,22 @@ async def take_inbound(request: Request, channel_id: str) -> Response:
 
 
 async def _signed_by(request: Request, channel_id: str, raw: bytes) -> Channel:
-    """The channel whose secret signed this. Raises `Problem` 401, also where there is no such channel."""
-    bindings = outward_of(request).bindings
-    found = await bindings.found(channel_id) if is_id(channel_id, "chn") else None
+    """The channel whose secret signed this. Raises `Problem` 401, also where there is no such channel, and
+    `TooManyAttempts`."""
+    bindings, unsigned = outward_of(request).bindings, outward_of(request).unsigned
+    address, named = visit_of(request.scope).network, channel_id if is_id(channel_id, "chn") else NO_ID
+    found = await bindings.found(channel_id) if named != NO_ID else None
     channel = found if found is not None and found.kind == "webhook" else None
     headers = {name.lower(): value for name, value in request.headers.items()}
     try:
         verify((NOBODY,) if channel is None else channel.secrets, headers, raw, time.time())
     except BadSignature as error:
+        await unsigned.failed(address, named)
         raise Problem(401, f"not signed by this channel: {error}", code="invalid_signature") from None
     if channel is None:
+        await unsigned.failed(address, named)
         raise Problem(401, "not signed by this channel", code="invalid_signature")
+    unsigned.signed(address, channel.id)
     return channel
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
+from serve_app.edge_rules import counted_as
 from serve_app.ingress.admission import Admitted
 from serve_app.ingress.limiter import Entry, Headers
 
@@ -28,6 +29,11 @@ class Visit:
     entry: Entry | None = None
     limits: Headers = field(default_factory=list)
     client: str = ""
+
+    @property
+    def network(self) -> str:
+        """What attempts from that address are counted by."""
+        return counted_as(self.client)
 
     def elapsed(self) -> float:
         return perf_counter() - self.began

@@ -81,7 +81,7 @@ def required(form: dict[str, str], name: str) -> str:
 async def client_of(request: Request, identity: Identity, form: dict[str, str]) -> OAuthClient:
     """The client that sent a form: by its secret, or, where it has none, by its name. Raises `Refusal`."""
     client_id, secret = _credentials(request, form)
-    address = visit_of(request.scope).client
+    address = visit_of(request.scope).network
     limit = Limit(f"client:{client_id}:{address}", _FAILURES, _WINDOW, clears=True)
     unknown = Refusal("invalid_client", "the client is not known, or its secret is wrong", 401)
     if not is_id(client_id, "cli"):

@@ -143,7 +143,7 @@ async def signed_in(
 def _limits(request: Request, tenant: str, email: str) -> Sequence[Limit]:
     """Few failures by one account from one address, so that nobody elsewhere locks its owner out; more in all."""
     account = hashlib.sha256(email_key(email).encode()).hexdigest()[:32]
-    address = visit_of(request.scope).client
+    address = visit_of(request.scope).network
     return (
         Limit(f"sign-in:{tenant}:{account}:{address}", BY_BOTH, WINDOW, clears=True),
         Limit(f"sign-in:{tenant}:{account}", BY_ACCOUNT, WINDOW, clears=True),

@@ -72,7 +72,7 @@ async def open_session(request: Request, channel_id: str) -> Response:
 
 async def _limit(request: Request, identity: Identity, widget: Channel, new: bool) -> None:
     """Before a refresh token is exchanged: a refused visit can be tried again with it. Raises `TooManyAttempts`."""
-    name, address = f"widget:{widget.tenant}:{widget.id}", visit_of(request.scope).client
+    name, address = f"widget:{widget.tenant}:{widget.id}", visit_of(request.scope).network
     if new:
         limits = [Limit(f"{name}:{address}", BY_ADDRESS, WINDOW), Limit(name, BY_WIDGET, WINDOW)]
     else:

@@ -99,6 +99,15 @@ class DeliveryWorld:
         self.sql("UPDATE brain.delivery_lanes SET held_until = now() - interval '1 s' WHERE held_until IS NOT NULL")
         self.sql("UPDATE brain.deliveries SET next_at = now() - interval '1 s' WHERE next_at IS NOT NULL")
 
+    def away(self, interval: str) -> None:
+        """Let the service have been away until now, for so long."""
+        for table, columns in (
+            ("deliveries", ("first_tried_at", "next_at")),
+            ("delivery_lanes", ("due", "held_until")),
+        ):
+            sets = ", ".join(f"{column} = {column} - %s::interval" for column in columns)
+            self.sql(f"UPDATE brain.{table} SET {sets}", *(interval for _ in columns))
+
     async def fan_out(self) -> None:
         while await self.fanning.step():
             pass

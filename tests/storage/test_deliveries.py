@@ -145,11 +145,61 @@ async def test_after_a_day_in_which_nothing_was_taken_the_webhook_is_disabled(wo
     world.due()
     await world.send(world.sender(day))
     assert world.statuses() == ["waiting", "waiting"], "not yet"
-    world.sql("UPDATE brain.deliveries SET first_tried_at = first_tried_at - interval '61 s'")
+    world.sql("UPDATE brain.deliveries SET first_tried_at = first_tried_at - interval '70 s'")
     world.due()
     await world.send(world.sender(day))
     assert world.statuses() == ["failed", "failed"]
     assert (await world.webhooks.one(who.tenant, webhook)).status == "disabled"
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["between attempts", "in the middle of one"])
+async def test_while_the_service_is_away_the_day_of_retries_does_not_go_on(world, killed):
+    who, day = world.tenant(), Retry(jitter=0)
+    webhook = await world.webhook(who)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    world.receiver.usual = 500
+    if killed:
+        sender, world.receiver.go = world.sender(day), asyncio.Event()
+        await sender.step()
+        while world.sql("SELECT attempts FROM brain.deliveries") != [(1,)]:
+            await asyncio.sleep(0.01)
+        await sender.close()
+        world.receiver.go = None
+    else:
+        await world.send(world.sender(day))
+    for _ in range(2):
+        world.away("3 days")
+        await world.send(world.sender(day))
+        assert world.statuses() == ["waiting"]
+        assert (await world.webhooks.one(who.tenant, webhook)).status == "active"
+    world.sql("UPDATE brain.deliveries SET first_tried_at = first_tried_at - interval '1 day'")
+    world.due()
+    await world.send(world.sender(day))
+    assert world.statuses() == ["failed"], "a day in which it was tried ends it"
+    assert (await world.webhooks.one(who.tenant, webhook)).status == "disabled"
+
+
+async def test_what_was_taken_before_the_service_was_away_counts_for_a_webhook(world):
+    who = world.tenant()
+    webhook = await world.webhook(who)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    world.receiver.answers = [500]
+    await world.send(world.sender(Retry()))
+    world.event(who, conversation_id="conv_b")
+    await world.fan_out()
+    await world.send()
+    world.sql("UPDATE brain.webhooks SET heard_at = heard_at - interval '3 days'")
+    world.away("3 days")
+    world.receiver.answers = [500, 500]
+    await world.send(world.sender(Retry()))
+    world.sql("UPDATE brain.deliveries SET first_tried_at = first_tried_at - interval '1 day' WHERE status = 'waiting'")
+    world.sql("UPDATE brain.webhooks SET heard_at = heard_at - interval '1 day'")
+    world.due()
+    await world.send(world.sender(Retry()))
+    assert world.statuses() == ["failed", "delivered"]
+    assert (await world.webhooks.one(who.tenant, webhook)).status == "active", "it took another one meanwhile"
 
 
 async def test_one_delivery_that_is_never_taken_does_not_disable_a_webhook_that_takes_others(world):

@@ -11,10 +11,16 @@ from adapters.allow_list import NONE
 from adapters.channels.service import ServiceChannel
 from adapters.channels.service_connection import Pace
 from adapters.outgoing import Outgoing
-from domain.channels import Binding
+from adapters.transport import OutTransport
+from deployments.delivering import Sending
+from domain.channels import Binding, Inbound
+from domain.deliveries import Retry
 from serve_app.deliveries import Deliveries
+from serve_app.ingress.shapes import message_json
 from serve_app.service_channels import service_channel
 from storage.conversations import PostgresConversations
+from storage.lanes import PostgresLanes
+from storage.subscribers import by_the_service
 from tests.doubles.messaging_service import messaging
 from tests.doubles.receiver import ALLOWED, receiving
 from tests.servers.given import open_pool
@@ -329,3 +335,27 @@ async def test_a_disabled_channel_is_left(world, own_redis):
         await world.channel_entries.disable(who, channel.id)
         await service.until(lambda: channel.id not in service.live)
         assert relay.port.connected == 0
+
+
+async def test_while_nobody_can_hold_a_connection_no_time_counts_against_a_channel(world, own_redis):
+    channel = await made(world)
+    who = by_the_service(channel.tenant)
+    await world.channels.arrive(channel, Inbound("m-1", "message", "t-1", "ann", "hi"))
+    [(conversation,)] = world.sql("SELECT conversation_id FROM brain.channel_bindings")
+    world.event(who, "conversation.ended", conversation_id=conversation)
+    await world.fan_out()
+    async with asking(world, own_redis) as port:
+        sender = Sending(
+            PostgresLanes(world.pool, MASTER),
+            OutTransport(world.posting, {"service": port}, message_json),
+            world.figures,
+            Retry(),
+        )
+        for _ in range(12):
+            await world.send(sender)
+            pauses = world.sql("SELECT next_at - now() FROM brain.deliveries WHERE status = 'waiting'")
+            for (pause,) in pauses:  # each pause goes by
+                world.away(f"{pause.total_seconds()} s")
+    [(status, attempts, error)] = world.sql("SELECT status, attempts, error FROM brain.deliveries")
+    assert (status, attempts) == ("waiting", 12) and "nobody holds a connection" in error
+    assert (await world.channels.found(channel.id)).active

@@ -12,7 +12,7 @@ from adapters.standard_webhooks import WINDOW, sign
 from domain.channels import Inbound
 from domain.errors import Unavailable
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings
+from serve_app.ingress import IngressSettings, unsigned
 from serve_app.ingress.channel_inbound import LONGEST
 from serve_app.outward import open_outward
 from storage.bootstrap import bootstrap
@@ -236,6 +236,46 @@ async def test_who_did_not_sign_is_not_let_in(given):
     assert [one.status_code for one in refused] == [401] * 8
     assert {one.json()["error"]["code"] for one in refused} == {"invalid_signature"}
     assert turns(shop) == [(0,)] and given.hosts.sent == []
+
+
+async def test_of_one_address_few_unsigned_requests_are_looked_at(given, monkeypatch):
+    monkeypatch.setattr(unsigned, "BY_BOTH", 3)
+    shop, other = await given.shop(), await given.shop()
+
+    def at(address, secret):
+        content = json.dumps({"id": new_id("evt"), "type": "typing", "thread": "t-1"}).encode()
+        signed = sign([secret], "wh-1", int(time.time()), content)
+        return {"raw": content, "headers": {**signed, "x-forwarded-for": address}}
+
+    wrong = b"x" * 32
+    for n in range(3):  # an IPv6 address counts with its /64
+        assert (await shop.post(**at(f"2001:db8:1:2::{n}", wrong))).status_code == 401
+    answer = await shop.post(**at("2001:db8:1:2:3:4:5:6", wrong))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many_attempts")
+    assert 1 <= int(answer.headers["retry-after"]) <= unsigned.WINDOW + 1
+    refused = await shop.post(**at("2001:db8:1:2::9", shop.secret))
+    assert refused.status_code == 429, "none of them is looked at, so the right secret is no help to whoever guesses"
+    assert (await shop.post(**at("2001:db8:1:3::1", shop.secret))).status_code == 200
+    assert (await other.post(**at("2001:db8:1:2::1", other.secret))).status_code == 200
+
+
+async def test_who_guesses_at_channels_costs_no_look_at_the_database(given, monkeypatch):
+    monkeypatch.setattr(unsigned, "BY_ADDRESS", 3)
+    shop, looks, found = await given.shop(), [], type(given.parts.outward.bindings).found
+
+    async def counted(bindings, channel):
+        looks.append(channel)
+        return await found(bindings, channel)
+
+    monkeypatch.setattr(type(given.parts.outward.bindings), "found", counted)
+    assert (await shop.post()).status_code == 200
+    mine, statuses = shop.id, []
+    for _ in range(8):
+        shop.id = new_id("chn")
+        statuses.append((await shop.post()).status_code)
+    assert statuses == [401] * 3 + [429] * 5 and len(looks) == 1 + 4
+    shop.id = mine
+    assert (await shop.post()).status_code == 200, "a channel that signs there goes on"
 
 
 async def test_another_channels_secret_does_not_count(given):

@@ -138,3 +138,10 @@ def test_an_event_has_one_id_for_all_that_hear_it():
     found = list(for_webhooks(fact(message_id="msg_b"), listeners))
     assert len({one.event_id for one in found}) == 1 and [one.webhook for one in found] == ["whk_0", "whk_1", "whk_2"]
     assert {one.stream for one in found} == {"conv_a"} and {one.message for one in found} == {"msg_b"}
+
+
+@given(st.integers(1, 50), st.floats(0, 30 * DAY), chances)
+def test_what_this_service_could_not_try_is_never_the_last_attempt(attempts, elapsed, chance):
+    found = verdict(Sent("later", ours=True), attempts, elapsed, Retry(), chance)
+    assert (found.status, found.why) == ("waiting", None)
+    assert found.wait is not None and 0 < found.wait <= DELAYS[-1] * 1.1

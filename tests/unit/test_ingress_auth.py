@@ -109,6 +109,18 @@ async def test_too_many_failures_by_one_account_wait_and_other_accounts_do_not(b
     await brain.sign_in(other)
 
 
+async def test_failures_count_by_the_network_that_the_owner_of_an_address_has(brain: People) -> None:
+    user = await brain.user()
+    body = {"email": user["email"], "password": "wrong"}
+
+    async def status(address: str) -> int:
+        as_ = {**brain.headers["service"], "x-forwarded-for": address}
+        return (await brain.ask("POST", "auth/login", body, as_)).status_code
+
+    assert [await status(f"2001:db8:7:1::{n}") for n in range(12)] == [401] * 10 + [429] * 2
+    assert await status("2001:db8:7:2::1") == 401
+
+
 async def test_a_success_forgets_the_failures_before_it(brain: People) -> None:
     user = await brain.user()
     for _ in range(3):

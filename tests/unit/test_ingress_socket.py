@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from domain.ids import new_id
 from serve_app.ingress import metrics
+from serve_app.ingress.socket import endpoint
 from serve_app.ingress.socket.sockets import SocketLimits, Sockets
 from tests.unit.ingress_world import KEY, Script, World
 from tests.unit.socket_world import Client, client, replica
@@ -150,6 +154,25 @@ async def test_a_client_that_floods_is_refused_and_then_sent_away(brain):
         assert (await one.until("error"))["code"] == "overloaded"
         code, reason = await drained(one)
         assert code == 4429 and "frames a second" in reason
+
+
+@pytest.mark.parametrize("op", ["read", "presence"])
+async def test_frames_for_which_a_store_is_asked_may_come_less_often(brain, op, monkeypatch):
+    now = [time.monotonic() + 60]
+    monkeypatch.setattr(endpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    conversation = await brain.conversation()
+    fields = {"conversation_id": conversation, **({"message_id": new_id("msg")} if op == "read" else {})}
+    async with client(brain) as one:
+        for n in range(30):  # of pings, a hundred may come at once
+            await one.tell(op, ref=n, **fields)
+        assert (await one.until("error", code="overloaded"))["ref"] == 20
+        while (await one.hear()).get("ref") != 29:
+            continue
+        now[0] += 1
+        assert (await one.ask("ping"))["op"] == "pong", "the socket stays open"
+        for n in range(40):
+            await one.tell(op, ref=n, **fields)
+        assert (await drained(one))[0] == 4429
 
 
 @pytest.mark.parametrize(("origin", "status"), [("https://evil.example", 403), ("null", 403)])

@@ -116,12 +116,13 @@ class Connection:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def allows(self, now: float) -> bool:
-        """Whether another frame may come (a token bucket). A client that goes on and on is sent away."""
+    def allows(self, now: float, cost: float = 1) -> bool:
+        """Whether another frame may come (a token bucket), which counts as `cost` frames. A client that goes on and on
+        is sent away."""
         self._allowance = min(BURST, self._allowance + (now - self._at) * FRAMES)
         self._at = now
-        if self._allowance >= 1:
-            self._allowance -= 1
+        if self._allowance >= cost:
+            self._allowance -= cost
             if self._allowance > BURST / 2:
                 self._over = 0
             return True

@@ -21,6 +21,7 @@ SPOKEN = "brain.v1"
 BEARER, TICKET = "bearer.", "ticket."  # subprotocols that carry a credential
 USUAL = frozenset((1000, 1001, 1005, 1006, 1009, 1011, 1012))  # codes of a client, which may send any
 AT_ONCE = 32  # frames of one socket that are worked on at the same time
+MORE = {"read": 4.0, "presence": 4.0}  # frames as which one of these counts beside itself: a store is asked for each
 IN_ORDER = frozenset(("send", "subscribe", "unsubscribe"))  # of one conversation, as they came
 
 
@@ -113,7 +114,7 @@ class Endpoint:
         except frames.Misread as wrong:
             socket.push(frames.error(wrong.problem, wrong.ref))
             return
-        if not allowed:
+        if not allowed or (op in MORE and not socket.allows(time.monotonic(), MORE[op])):
             socket.push(frames.error(Overloaded("frames come too fast"), frame.ref))
         elif socket.caller is None:
             await self._introduced(socket, op, frame)
