@@ -87,6 +87,20 @@ def is_ready(host: str, port: int, timeout: float = 5) -> bool:
         connection.close()
 
 
+def components(host: str, port: int, key: str, timeout: float = 10) -> dict[str, dict[str, Any]]:
+    """What `/health/detailed` tells of each component; nothing where it does not answer."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        connection.request("GET", "/health/detailed", headers={"authorization": f"Bearer {key}"})
+        response = connection.getresponse()
+        told = json.loads(response.read()) if response.status == 200 else {}
+        return dict(told.get("components", {}))
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
+    finally:
+        connection.close()
+
+
 def _one_line(text: str, limit: int = 300) -> str:
     """The end of a message: for a traceback, the exception itself."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
