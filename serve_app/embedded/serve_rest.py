@@ -87,11 +87,13 @@ def is_ready(host: str, port: int, timeout: float = 5) -> bool:
         connection.close()
 
 
-def components(host: str, port: int, key: str, timeout: float = 10) -> dict[str, dict[str, Any]]:
-    """What `/health/detailed` tells of each component; nothing where it does not answer."""
+def components(host: str, port: int, key: str, name: str | None = None, timeout: float = 5) -> dict[str, Any]:
+    """What `/health/detailed` tells of each component; nothing where it does not answer. `name`: under which it may be
+    asked, where not under any."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout)
     try:
-        connection.request("GET", "/health/detailed", headers={"authorization": f"Bearer {key}"})
+        headers = {"authorization": f"Bearer {key}", **({"host": name} if name else {})}
+        connection.request("GET", "/health/detailed", headers=headers)
         response = connection.getresponse()
         told = json.loads(response.read()) if response.status == 200 else {}
         return dict(told.get("components", {}))

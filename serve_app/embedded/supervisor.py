@@ -194,8 +194,10 @@ class Supervisor:
 
     async def _look_at_the_index(self, key: str) -> None:
         """Say it where what is indexed is another embedder's: whoever started this may not have meant it."""
+        name = next((one.replace("*", "brain") for one in sorted(self.settings.edge.hosts)), None)
         for _ in range(LOOKS):
-            found = (await asyncio.to_thread(components, self._own_host, self.plan.port, key)).get("indexer", {})
+            told = await asyncio.to_thread(components, self._own_host, self.plan.port, key, name)
+            found = told.get("indexer", {})
             words = str((found.get("last_error") or {}).get("message", ""))
             if found.get("status") == "ok":
                 return
