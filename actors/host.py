@@ -32,6 +32,7 @@ from domain.products import ProductCatalogue
 
 log = logging.getLogger("brain.host")
 TAKING_OVER = 15.0  # seconds that a sweep waits for a host which does not answer
+ENDING = 2.5  # seconds that a stopping host has to charge for what it cuts off: it is killed after four
 Resume = Callable[[ConversationKey], Awaitable[None]]
 
 
@@ -98,7 +99,8 @@ class ConversationHost:
     async def stop(self) -> None:
         """Give the conversations back: callers repeat elsewhere, and the next owners take the turns over at once."""
         self._stopping = True
-        for task in (*self._loops, *self.parts.shadows, *self.parts.summaries):
+        beside = (*self.parts.shadows, *self.parts.summaries)
+        for task in (*self._loops, *beside):
             task.cancel()
         self.parts.structures.close()
         for actor in list(self._actors.values()):
@@ -107,6 +109,9 @@ class ConversationHost:
             await self._leases.release(self.id)
         except BrainError as error:
             log.warning("the lease was not given back: %s", error)
+        await asyncio.gather(*beside, return_exceptions=True)
+        if self.parts.endings:
+            await asyncio.wait(self.parts.endings, timeout=ENDING)
 
     def configure(self, catalog: Catalog) -> None:
         self.parts.catalog = catalog

@@ -128,6 +128,7 @@ class Parts:
     waiting: int = 0  # messages in all mailboxes
     shadows: set[asyncio.Task[None]] = field(default_factory=set)
     summaries: set[asyncio.Task[None]] = field(default_factory=set)
+    endings: set[asyncio.Task[None]] = field(default_factory=set)  # of what was cut off of both: to be charged for
 
     def __post_init__(self) -> None:
         self.structures = Structures(self.products)

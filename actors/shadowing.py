@@ -1,7 +1,8 @@
 """Shadow answers: a sampled share of completed turns is also given to another model, to compare the two.
 
 Off the hot path: after the turn's commit, a few at once in a host, and none while it is busy with others or stops. What
-another model says reaches nobody; its usage is charged for, and the comparison stands in the turn's trace.
+another model says reaches nobody; its usage is charged for, also where its host stops before the end, and the
+comparison stands in the turn's trace.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from actors.asides import generated, surely
 from actors.choice import budget
 from actors.parts import Parts
 from actors.run import TurnRun
@@ -72,8 +74,8 @@ async def _answer(run: TurnRun, route: Route, reply: Reply, message: Message) ->
         kept=False,
         side=SIDE,
     )
-    try:
-        outcome = await run.parts.llm.generate(request)
+
+    async def settle(outcome: Outcome) -> None:
         attempts = [replace(attempt, why="shadow", reply=False) for attempt in outcome.attempts]
         calls = charges(run.parts.catalog, attempts, max(len(reply.calls), 1) + 1)
         cost = total(calls)
@@ -89,9 +91,13 @@ async def _answer(run: TurnRun, route: Route, reply: Reply, message: Message) ->
                 "cost_usd": None if cost is None else float(cost),
                 "usage": outcome.usage and outcome.usage.model_dump(),
             },
-            "similarity": await _similarity(run.parts, message.content, outcome.text),
+            "similarity": await _similarity(run.parts, message.content, outcome),
         }
         await run.parts.store.shadow(run.key, live.id, report, calls)
+
+    try:
+        outcome = await generated(run.parts, request, settle)
+        await surely(run.parts, settle(outcome))
     except BrainError as error:
         log.info("no shadow answer of %s: %s", live.id, error)
     except Exception:
@@ -112,12 +118,12 @@ def _first_token(outcome: Outcome) -> float | None:
     return next((attempt.first_token_ms for attempt in outcome.attempts if attempt.status == "ok"), None)
 
 
-async def _similarity(parts: Parts, one: str, other: str) -> float | None:
-    """Cosine of the texts' embeddings; None where there is no text or nobody to embed it."""
-    if not one or not other:
+async def _similarity(parts: Parts, text: str, other: Outcome) -> float | None:
+    """Cosine of the texts' embeddings; None where there is no text, not all of it, or nobody to embed it."""
+    if not text or not other.text or other.ending == "cancelled":
         return None
     try:
-        vectors = [(await parts.classifier.classify(text)).embedding for text in (one, other)]
+        vectors = [(await parts.classifier.classify(one)).embedding for one in (text, other.text)]
     except BrainError:
         return None
     return round(float(sum(a * b for a, b in zip(*vectors, strict=True))), 4)

@@ -8,10 +8,11 @@ import asyncio
 import logging
 from typing import Protocol
 
+from actors.asides import surely
 from actors.mailbox import Mailbox
 from actors.parts import Parts
 from actors.run import TurnRun
-from actors.summary_writing import Writing, write
+from actors.summary_writing import write
 from actors.window import Window
 from domain.commands import Ended
 from domain.context import Prompt, Remembered
@@ -77,17 +78,17 @@ async def _summarise(owner: Owner, run: TurnRun, block: list[Remembered], ended:
 async def _extend(owner: Owner, run: TurnRun, block: list[Remembered], limit: int, ended: Ended) -> None:
     window, summary = run.window, run.window.summary
     written = await write(run, summary, block, limit)
-    grown = await asyncio.to_thread(summary.extended, block, limit, written.text, written.made_by)
-    in_time = window.summary is summary
-    if in_time:
-        window.summarised(grown)
-    if written.report is not None:
-        await _tell(owner, run, written, grown.seq, in_time, ended)
-
-
-async def _tell(owner: Owner, run: TurnRun, written: Writing, seq: int, in_time: bool, ended: Ended) -> None:
-    report = {**(written.report or {}), "made_by": written.made_by, "up_to_seq": seq, "in_time": in_time}
-    await run.parts.store.summary_made(owner.key, ended.turn.id, report, written.calls)
+    grown, in_time = summary, False
+    try:
+        grown = await asyncio.to_thread(summary.extended, block, limit, written.text, written.made_by)
+        in_time = window.summary is summary
+        if in_time:
+            window.summarised(grown)
+    finally:
+        if written.report is not None:
+            made = {"made_by": written.made_by, "up_to_seq": grown.seq, "in_time": in_time}
+            report = {**written.report, **made}
+            await surely(run.parts, run.parts.store.summary_made(owner.key, ended.turn.id, report, written.calls))
 
 
 async def _fill(owner: Owner, run: TurnRun, limit: int) -> None:

@@ -1,25 +1,22 @@
 """A model writes the summary of a block, where the tenant has named one for it."""
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from actors.asides import generated
 from actors.choice import budget
-from actors.parts import Parts
 from actors.run import TurnRun
 from domain.context import Remembered, Summary
 from domain.context.fence import NOTE, fenced
 from domain.context.summary import EXTRACTIVE, cut
-from domain.errors import BrainError, Unavailable
+from domain.errors import BrainError
 from domain.generation import GenerationRequest, Outcome
 from domain.ledger import Charge, charges, total
 from domain.model import Route
 
 SIDE = -2  # names the generation, which no stream tells
 CALL = 1001  # its first call's number in the ledger: behind those of the reply and of a shadow
-CANCELLED = 15.0  # seconds until a cancelled generation has told what it cost
 TASK = (
     "You keep notes of a conversation between a user and an assistant. Write down what a later reply must know of the"
     " new part: what the user told about himself and his orders (names, numbers, preferences), what was decided or"
@@ -39,7 +36,10 @@ class Writing:
 
 
 async def write(run: TurnRun, summary: Summary, block: Sequence[Remembered], limit: int) -> Writing:
-    """The block's summary by the tenant's `summary_model`; nothing of it where there is none, or where it fails."""
+    """The block's summary by the tenant's `summary_model`; nothing of it where there is none, or where it fails.
+
+    Cancelled in the middle, it is charged for all the same, and the trace tells why there is no summary of it.
+    """
     settings = run.settings
     if settings is None or settings.summary_model is None:
         return Writing()
@@ -48,39 +48,34 @@ async def write(run: TurnRun, summary: Summary, block: Sequence[Remembered], lim
     if route is None or held_up or not settings.allows(route.id):
         return Writing()
     request = _request(run, route, summary, block, max(limit // 4, 64))
+
+    async def cut_off(outcome: Outcome) -> None:
+        report, calls = _told(run, route, outcome, "its host stopped, or lost the conversation")
+        await run.parts.store.summary_made(run.key, run.live.id, {**report, "in_time": False}, calls)
+
     try:
-        outcome = await _generated(run.parts, request)
+        outcome = await generated(run.parts, request, cut_off, run.parts.limits.summary_timeout)
     except BrainError as error:
         return Writing(report={"model": route.id, "ending": "failed", "error": str(error)})
-    calls = charges(run.parts.catalog, [replace(one, why="summary", reply=False) for one in outcome.attempts], CALL)
-    cost = total(calls)
-    report = {
-        "model": route.id,
-        "ending": outcome.ending,
-        "error": outcome.error or ("it took too long" if outcome.ending == "cancelled" else None),
-        "usage": outcome.usage and outcome.usage.model_dump(),
-        "cost_usd": None if cost is None else float(cost),
-    }
+    report, calls = _told(run, route, outcome, "it took too long")
     text = "\n".join(line.strip() for line in outcome.text.splitlines() if line.strip())
     if outcome.ending != "completed" or not text:
         return Writing(report=report, calls=calls)
     return Writing(text, route.id, report, calls)
 
 
-async def _generated(parts: Parts, request: GenerationRequest) -> Outcome:
-    """What came of it, also when it was cancelled for taking too long: its calls have cost something."""
-    generation = asyncio.ensure_future(parts.llm.generate(request))
-    try:
-        await asyncio.wait((generation,), timeout=parts.limits.summary_timeout)
-        if not generation.done():
-            with suppress(BrainError):
-                await parts.llm.cancel(request)
-            await asyncio.wait((generation,), timeout=CANCELLED)
-        if not generation.done():
-            raise Unavailable("it took too long, and what it cost is not known")
-        return generation.result()
-    finally:
-        generation.cancel()
+def _told(run: TurnRun, route: Route, outcome: Outcome, cancelled: str) -> tuple[dict[str, Any], tuple[Charge, ...]]:
+    """What the trace tells of it, and what it is charged for. `cancelled`: why it was, if it was."""
+    calls = charges(run.parts.catalog, [replace(one, why="summary", reply=False) for one in outcome.attempts], CALL)
+    cost = total(calls)
+    report = {
+        "model": route.id,
+        "ending": outcome.ending,
+        "error": outcome.error or (cancelled if outcome.ending == "cancelled" else None),
+        "usage": outcome.usage and outcome.usage.model_dump(),
+        "cost_usd": None if cost is None else float(cost),
+    }
+    return report, calls
 
 
 def _request(

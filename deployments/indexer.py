@@ -41,7 +41,8 @@ UNUSED = 120.0  # seconds that a retired space is kept: more than a claim lasts
 
 @dataclass
 class Figures:
-    """What this indexer has done and seen. `writable`: whether the running embedder is that of the active space."""
+    """What this indexer has done and seen. `writable`: whether the running embedder is that of the active space; where
+    it is not, `problem` says so, and what to do."""
 
     done: int = 0
     set_aside: int = 0
@@ -49,6 +50,7 @@ class Figures:
     written: int = 0
     removed: int = 0
     writable: bool = False
+    problem: str | None = None
     lag: Lag = field(default_factory=lambda: Lag(0, 0.0, 0))
 
 
@@ -100,8 +102,10 @@ class Indexer:
                 raise Unavailable("there is no space of vectors")
         self.figures.writable = known.space.embedder == identity(info)
         if not self.figures.writable:
-            self._say(str(OtherEmbedder.of(known.space.embedder, identity(info))))
+            self.figures.problem = str(OtherEmbedder.of(known.space.embedder, identity(info)))
+            self._say(self.figures.problem)
             return None
+        self.figures.problem = None
         return known
 
     async def step(self) -> int:

@@ -206,7 +206,8 @@ class OtherEmbedder(BrainError):
     status = 409
     type = "conflict_error"
     code = "other_embedder"
+    remedy = "run `brain reindex`"
 
     @classmethod
     def of(cls, kept: str, running: str) -> "OtherEmbedder":
-        return cls(f"messages are indexed by {kept}, and the embedder is {running}: run `brain reindex`")
+        return cls(f"messages are indexed by {kept}, and the embedder is {running}: {cls.remedy}")

@@ -54,7 +54,12 @@ class IndexerReplica:
 
     async def ping(self) -> dict[str, Any]:
         figures = self._indexer.figures
-        return {"writable": figures.writable, "waiting": figures.lag.waiting, "set_aside": figures.lag.set_aside}
+        return {
+            "writable": figures.writable,
+            "problem": figures.problem,
+            "waiting": figures.lag.waiting,
+            "set_aside": figures.lag.set_aside,
+        }
 
     async def check_health(self) -> None:
         check_process()

@@ -28,7 +28,7 @@ from serve_app.ingress.parts import Administration, IngressSettings, Intents, Pa
 from serve_app.ingress.socket.sockets import sockets
 from serve_app.ingress.tool_parts import tool_parts
 from serve_app.memory import Memory
-from serve_app.outbox_watch import OutboxWatch
+from serve_app.outbox_watch import OutboxWatch, check_writing
 from serve_app.outward import open_outward
 from serve_app.process import check_process, prepare
 from serve_app.products import CACHE, open_products
@@ -122,7 +122,7 @@ class IngressReplica:
         self._outbox = OutboxWatch(PostgresOutbox(self._pool, "indexer"), REGISTRY)
 
         async def indexing() -> None:
-            await ask(lambda: indexer.ping.remote())
+            check_writing(await ask(lambda: indexer.ping.remote()))
             self._outbox.check()
 
         self._products = await open_products(settings, self._pool, HandleEmbedder(embedder))

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -56,3 +58,9 @@ class OutboxWatch:
             except Exception as error:
                 log.debug("the outbox cannot be looked at: %s", error)
             await asyncio.sleep(self._every)
+
+
+def check_writing(told: Mapping[str, Any]) -> None:
+    """Raises `Unavailable` where an indexer tells (`IndexerReplica.ping`) that it writes nothing, and why."""
+    if not told["writable"]:
+        raise Unavailable(told.get("problem") or "it has not learned yet which embedder runs")

@@ -87,6 +87,22 @@ def is_ready(host: str, port: int, timeout: float = 5) -> bool:
         connection.close()
 
 
+def components(host: str, port: int, key: str, name: str | None = None, timeout: float = 5) -> dict[str, Any]:
+    """What `/health/detailed` tells of each component; nothing where it does not answer. `name`: under which it may be
+    asked, where not under any."""
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
+    try:
+        headers = {"authorization": f"Bearer {key}", **({"host": name} if name else {})}
+        connection.request("GET", "/health/detailed", headers=headers)
+        response = connection.getresponse()
+        told = json.loads(response.read()) if response.status == 200 else {}
+        return dict(told.get("components", {}))
+    except (OSError, http.client.HTTPException, ValueError):
+        return {}
+    finally:
+        connection.close()
+
+
 def _one_line(text: str, limit: int = 300) -> str:
     """The end of a message: for a traceback, the exception itself."""
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]

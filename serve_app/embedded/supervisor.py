@@ -8,6 +8,7 @@ import time
 from typing import Any, Protocol
 
 from deployments.local_llm import PREFIX
+from domain.errors import OtherEmbedder
 from serve_app.embedded import given, leftovers, ports
 from serve_app.embedded.child import Child
 from serve_app.embedded.folder import DataFolder, write_private
@@ -20,7 +21,7 @@ from serve_app.embedded.redis import Redis
 from serve_app.embedded.refusal import Refusal
 from serve_app.embedded.reporter import Reporter
 from serve_app.embedded.serve_config import local_config
-from serve_app.embedded.serve_rest import DeployRefused, ServeRest, Unreachable, is_ready
+from serve_app.embedded.serve_rest import DeployRefused, ServeRest, Unreachable, components, is_ready
 from serve_app.settings import Settings
 from storage.access import API_KEYS
 
@@ -29,6 +30,7 @@ NOTICE = 1.5  # seconds in which balancers can see that readiness is off
 STEADY = 60.0  # seconds after which a part's earlier deaths are forgotten
 DEPLOY_PATIENCE = 240.0  # seconds; the first start of a machine compiles and trains
 LOADING_PATIENCE = 1800.0  # seconds more where models are downloaded and loaded here
+LOOKS, BETWEEN_LOOKS = 60, 1.0  # number, seconds: the embedder may be loaded long after the API is ready
 NOT_FOR_REPLICAS = ("BRAIN_API_KEY", "BRAIN_DATABASE_ADMIN_URL")
 
 
@@ -61,6 +63,7 @@ class Supervisor:
         self.stopping = False
         self.announced = False
         self.parts: list[Part] = []
+        self._looking: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Start, say so, and serve until `stop` is set. Everything that was started has ended on return."""
@@ -78,9 +81,10 @@ class Supervisor:
                             task.result()  # a part that cannot be kept alive any more
             finally:
                 self.stopping = True
-                for task in (starting, stopped, *watching):
+                beside = [starting, stopped, *watching, *([self._looking] if self._looking else [])]
+                for task in beside:
                     task.cancel()
-                await asyncio.gather(starting, stopped, *watching, return_exceptions=True)
+                await asyncio.gather(*beside, return_exceptions=True)
                 await self._stop()
 
     async def _start(self) -> list[Part]:
@@ -116,6 +120,7 @@ class Supervisor:
         with self.reporter.step("Serve: ingress, conversation hosts, models"):
             await self._deploy()
         self._announce(key, tenant)
+        self._looking = asyncio.create_task(self._look_at_the_index(key))
         return self.parts
 
     async def _check_given(self, admin_url: str) -> None:
@@ -158,9 +163,7 @@ class Supervisor:
         config = local_config(self.plan.port, self.plan.catalog)
         if self.import_path:
             config["applications"][0]["import_path"] = self.import_path
-        rest = self.ray.rest()
-        host = "127.0.0.1" if self.plan.host in ("0.0.0.0", "localhost") else self.plan.host  # noqa: S104
-        host = "::1" if host == "::" else host
+        rest, host = self.ray.rest(), self._own_host
         limit = DEPLOY_PATIENCE + (LOADING_PATIENCE if self.plan.local else 0)
         deadline = time.monotonic() + limit
         patience = limit - 30
@@ -183,6 +186,28 @@ class Supervisor:
             raise Refusal(
                 f"the service did not start: {error}; see {self.ray.runtime}/r/t/session_latest/logs/serve"
             ) from None
+
+    @property
+    def _own_host(self) -> str:
+        host = "127.0.0.1" if self.plan.host in ("0.0.0.0", "localhost") else self.plan.host  # noqa: S104
+        return "::1" if host == "::" else host
+
+    async def _look_at_the_index(self, key: str) -> None:
+        """Say it where what is indexed is another embedder's: whoever started this may not have meant it."""
+        name = next((one.replace("*", "brain") for one in sorted(self.settings.edge.hosts)), None)
+        for _ in range(LOOKS):
+            told = await asyncio.to_thread(components, self._own_host, self.plan.port, key, name)
+            found = told.get("indexer", {})
+            words = str((found.get("last_error") or {}).get("message", ""))
+            if found.get("status") == "ok":
+                return
+            if OtherEmbedder.remedy in words:
+                self.reporter.line(
+                    f"{words}, with the settings and the --data of this start. Until then turns are answered and"
+                    " stored as ever, and wait to be indexed; searches in messages answer 409"
+                )
+                return
+            await asyncio.sleep(BETWEEN_LOOKS)
 
     async def _loading(self, rest: ServeRest) -> bool:
         """Whether a model that runs here is not ready yet."""

@@ -1,6 +1,7 @@
 """What a conversation's prompts hold over many turns, owners and deletions; Postgres and Redis are real."""
 
 import asyncio
+import threading
 from itertools import pairwise
 
 import pytest
@@ -143,6 +144,110 @@ async def test_a_summary_that_takes_too_long_is_stood_in_for_and_charged_for(wor
     rows = [row for row in await ledger(world, key, turn) if row["why"] == "summary"]
     assert [(row["model"], row["reply"], row["estimated"]) for row in rows] == [(slow, False, True)]
     assert rows[0]["prompt_tokens"] > 500 and rows[0]["completion_tokens"] >= 1
+
+
+SILENT = "mock,n=64,itl=10000"  # a first token, and then nothing for long
+
+
+async def begun(world, key, model=SILENT):
+    """A host, and the turn after which that model began to write a summary, which it has not ended."""
+    world.rules.are(summary_model=model)
+    host = await world.host()
+    for n in range(16):
+        ended = await ask(host, key, f"And lamp {n}? {FILLER}")
+        if host.parts.summaries:
+            return host, ended.turn.id
+    raise AssertionError("no summary was begun")
+
+
+async def open_answers(world, streams=1):
+    """Whether the provider is at so many answers."""
+    return world.mock.open_streams == streams
+
+
+class Silenced:
+    """A generation process of which nothing is heard any more where a summary is concerned."""
+
+    def __init__(self, inner):
+        self._inner = inner
+        self.close = inner.close
+
+    async def generate(self, request):
+        await (asyncio.Event().wait() if request.side == -2 else asyncio.sleep(0))
+        return await self._inner.generate(request)
+
+    async def cancel(self, request):
+        await (asyncio.Event().wait() if request.side == -2 else asyncio.sleep(0))
+        await self._inner.cancel(request)
+
+
+async def asked_for_a_summary(world):
+    return [one for one in world.llm.asked if one.side == -2]
+
+
+async def summaries_charged(world, key, turn):
+    return [row for row in await ledger(world, key, turn) if row["why"] == "summary"]
+
+
+async def test_a_summary_that_its_stopping_host_cuts_off_is_charged_for_and_ended(world, key):
+    host, turn = await begun(world, key)
+    await eventually(lambda: open_answers(world))
+    await host.stop()
+    [row] = await summaries_charged(world, key, turn)  # before the host's process may end
+    assert (row["model"], row["reply"], row["estimated"]) == (SILENT, False, True)
+    assert row["prompt_tokens"] > 500 and row["completion_tokens"] >= 1
+    report = await reported(world, key, turn)
+    assert (report["ending"], report["in_time"]) == ("cancelled", False) and "its host stopped" in report["error"]
+    await eventually(lambda: open_answers(world, 0))
+    assert world.llm.current.running == 0 and await summary_of(world, key) is None
+    world.rules.are()
+    await ask(await world.host(), key, "short")
+    assert (await eventually(lambda: summary_of(world, key))).made_by == "extractive", "the next owner makes it"
+
+
+@pytest.mark.parametrize("how", ["taken over", "deleted"])
+async def test_a_summary_of_a_conversation_that_its_host_loses_is_charged_for_and_ended(world, key, how):
+    host, turn = await begun(world, key)
+    await eventually(lambda: open_answers(world))
+    if how == "deleted":
+        await host.delete(key)
+    else:
+        await (await world.host()).resume(key)
+        with pytest.raises(Fenced):
+            await ask(host, key, "short")
+    [row] = await eventually(lambda: summaries_charged(world, key, turn))
+    assert row["estimated"] and row["prompt_tokens"] > 500
+    await eventually(lambda: open_answers(world, 0))
+
+
+async def test_a_summary_is_charged_for_by_an_estimate_where_nobody_tells_what_it_cost(world, key, monkeypatch):
+    monkeypatch.setattr("actors.asides.CUT_OFF", 0.2)
+    world.llm.current = Silenced(world.llm.current)
+    host, turn = await begun(world, key)
+    await eventually(lambda: asked_for_a_summary(world))
+    await host.stop()
+    [row] = await summaries_charged(world, key, turn)
+    assert row["estimated"] and row["prompt_tokens"] > 500 and row["completion_tokens"] == 0
+
+
+async def test_a_summary_that_was_written_when_its_host_stopped_is_charged_for(world, key, monkeypatch):
+    told, go_on = threading.Event(), threading.Event()
+    extended = Summary.extended
+
+    def slow(summary, block, limit, *written):
+        if written and written[0] is not None:
+            told.set()
+            assert go_on.wait(10)
+        return extended(summary, block, limit, *written)
+
+    monkeypatch.setattr(Summary, "extended", slow)
+    host, turn = await begun(world, key, "cheap")
+    assert await asyncio.to_thread(told.wait, 10)
+    await host.stop()
+    go_on.set()
+    [row] = await summaries_charged(world, key, turn)
+    assert (row["model"], row["estimated"]) == ("cheap", False) and row["completion_tokens"] > 0
+    assert (await reported(world, key, turn))["in_time"] is False
 
 
 async def test_no_summary_model_is_asked_where_a_hard_budget_holds_nothing_for_it(world, key):

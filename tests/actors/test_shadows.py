@@ -46,6 +46,25 @@ async def test_a_failing_shadow_says_so_and_costs_the_turn_nothing(world, key):
     assert report["ending"] == "failed" and report["similarity"] is None and ended.turn.status == "completed"
 
 
+async def test_a_shadow_that_its_stopping_host_cuts_off_is_charged_for_and_ended(world, key):
+    slow = "mock,n=64,itl=10000"  # a first token, and then nothing for long
+    world.rules.are(shadow={"model": slow, "share": 1})
+    host = await world.host()
+    ended = await host.send(make_send(key, "cut off", model="cheap", wait=True))
+
+    async def streams(number):
+        return world.mock.open_streams == number
+
+    await eventually(lambda: streams(1))
+    await host.stop()
+    [_, row] = await ledger(world, key, ended.turn.id)  # before the host's process may end
+    assert (row["model"], row["why"], row["reply"], row["estimated"]) == (slow, "shadow", False, True)
+    assert row["prompt_tokens"] > 0 and row["completion_tokens"] >= 1
+    report = await shadowed(world, key, ended.turn.id)
+    assert (report["ending"], report["similarity"]) == ("cancelled", None)
+    await eventually(lambda: streams(0))
+
+
 async def test_none_is_begun_while_there_is_no_room(world, key):
     world.rules.are(shadow={"model": "strong", "share": 1})
     for room in (0, 1):

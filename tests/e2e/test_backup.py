@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from storage.access import key_hash
-from tests.conftest import free_port
+from tests.conftest import free_port, wait_until
 from tests.e2e.brain import BRAIN, PROVIDER_KEY, Brain, clean_environment
+from tests.e2e.test_memory import active, search, settled, vectors_are_messages
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 OTHER = "brain_" + "o" * 43
@@ -49,7 +50,7 @@ def test_a_lost_service_comes_back_from_the_backup_of_its_running_self(folder, c
         brain.sql("INSERT INTO brain.api_keys VALUES ('ten_other', 'key_1', 'k', %s, 'admin')", key_hash(OTHER))
         theirs = brain.client(OTHER).post("/api/v1/conversations", json={"title": "theirs"}).json()
         ours = brain.conversation(title="ours")
-        for text in ("one", "two"):
+        for text in ("My parcel has not arrived yet.", "two"):
             assert brain.send(ours, text, model="small").status_code == 200
         saved = brain.check(ours)
         running = brain.conversation()
@@ -68,6 +69,7 @@ def test_a_lost_service_comes_back_from_the_backup_of_its_running_self(folder, c
         refused = command(brain, "restore", file, "--replace")
         assert refused.returncode == 2 and "stop" in refused.stderr and "Traceback" not in refused.stderr
         assert len(brain.check(ours)) == 6
+        lost = active(brain).name
     finally:
         assert brain.stop() == 0
     key = brain.key
@@ -85,6 +87,10 @@ def test_a_lost_service_comes_back_from_the_backup_of_its_running_self(folder, c
         ended = brain.ended(stream.turn, 90)
         assert ended["status"] == "completed", ended["error"]  # it runs again
         assert len(brain.check(running)) == 2
+        wait_until(lambda: settled(brain) and vectors_are_messages(brain), 60, 0.3, "vectors that are the messages")
+        assert search(brain, "delivery of my package is late", role="user")[0]["id"] == saved[0]["id"]
+        assert active(brain).name != lost, "a space of its own, whatever a store may still hold of the lost one"
+        assert not [one for one in (brain.data / "vectors").iterdir() if one.name.startswith(lost)]
         assert brain.send(ours, "three", model="small").status_code == 200
         assert len(brain.check(ours)) == 6
     finally:

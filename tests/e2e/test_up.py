@@ -82,10 +82,28 @@ def outside(postgres_folder, redis_url):
     }
 
 
-def test_ctrl_c_hands_running_turns_over_also_on_outside_servers(folder, config, outside):
+SLOW = "mock,n=100,itl=500"
+
+
+def begin_a_summary(brain, calls):
+    """Have the slow model begin to write one."""
+    rules = f"/api/v1/tenants/{brain.tenant}/model-settings"
+    assert brain.http.put(rules, json={"summary_model": SLOW}).status_code == 200
+    conversation = brain.conversation()
+
+    def begun():
+        said = f"And another? {'the shop has many lamps of all kinds ' * 60}"
+        assert brain.send(conversation, said, model="small").status_code == 200
+        return any("Notes so far" in asked for asked in calls.stats()["by_user"])
+
+    wait_until(begun, 60, what="a summary")
+
+
+def test_ctrl_c_hands_running_turns_over_also_on_outside_servers(folder, config, outside, calls):
     environment = {"MOCK_KEY": PROVIDER_KEY, **outside}
     brain = Brain(folder / "data", free_port(), ["--config", str(config)], environment).start()
     assert brain.processes("postgres") == brain.processes("redis-server") == []
+    begin_a_summary(brain, calls)
     conversation = brain.conversation()
     stream = brain.stream(conversation, "handed over", model="mock,n=600,itl=50").deltas(3)
     turn = stream.turn
@@ -93,6 +111,9 @@ def test_ctrl_c_hands_running_turns_over_also_on_outside_servers(folder, config,
     assert brain.processes() == []
     brain.start()
     try:
+        told = "SELECT model, prompt_tokens > 500, completion_tokens > 0 FROM brain.usage WHERE why = 'summary'"
+        with psycopg.connect(outside["BRAIN_DATABASE_ADMIN_URL"]) as connection:
+            assert connection.execute(told).fetchall() == [(SLOW, True, True)], "what the end cut off is charged for"
         assert brain.ended(turn, 90)["status"] == "completed"
         assert len(brain.check(conversation)) == 2
         events = resumed(brain, brain.events(turn))

@@ -10,6 +10,7 @@ from deployments.indexer import Indexer
 from domain.errors import Unavailable
 from domain.ids import new_id
 from domain.ledger import Version
+from serve_app.outbox_watch import check_writing
 from storage.spaces import PostgresSpaces
 from tests.storage.memory_world import Crash, MemoryWorld, Steps
 
@@ -311,10 +312,15 @@ async def test_another_embedder_writes_nothing_and_loses_nothing(world, caplog):
     indexer = world.indexer()
     assert await indexer.step() == 0 and await indexer.fill_step() is None
     assert not indexer.figures.writable
+    told = {"writable": indexer.figures.writable, "problem": indexer.figures.problem}
+    with pytest.raises(Unavailable, match=r"words@1, and the embedder is other@2: run `brain reindex`"):
+        check_writing(told)
     assert "words@1" in caplog.text and "other@2" in caplog.text and "brain reindex" in caplog.text
     assert (await world.active()).tenants[key.tenant] == before
     world.embedder.info = type(world.embedder.info)("words", 16, 256, "1")
-    await world.settle()
+    await world.settle(indexer)
+    check_writing({"writable": indexer.figures.writable, "problem": indexer.figures.problem})
+    assert indexer.figures.problem is None
     await world.check()
 
 

@@ -9,8 +9,10 @@ import pytest
 from deployments.product_indexer import ProductIndexer, index_all
 from domain.embedding import EmbedderInfo
 from domain.errors import NotFound, Unavailable
+from domain.indexing import identity
 from domain.product_indexing import embedded_text, space_of_products
 from domain.products import ProductQuery
+from serve_app.cli.reindex import build_space
 from storage.postgres import reading
 from storage.product_vectors import PostgresUnindexedProducts, ProductVectors
 from storage.products import PostgresProducts
@@ -189,6 +191,41 @@ async def test_another_space_gets_every_product_anew(products, tenant):
     assert await products.kept(tenant) == {}
     await products.settle()
     await products.check(tenant, SHOP)
+
+
+@pytest.mark.parametrize(
+    "dies", ["before Newer.embed_for", "before MemoryVectors.upsert", "after MemoryVectors.upsert"]
+)
+async def test_the_service_with_the_new_embedder_indexes_what_a_reindex_that_died_left(products, world, tenant, dies):
+    class Newer(WordEmbedder):
+        pass
+
+    await world.say(await world.conversation(tenant), "where is my tent")
+    await products.products.put(tenant, SHOP)
+    await world.settle()
+    await products.settle()
+    steps, newer = Steps(), Newer("newer", 24)
+
+    def open_store(space):
+        if not space.name.endswith("p"):
+            return world.open_store(space)
+        steps.crash_on = dies  # the messages are done: their space is the active one
+        return Through(world.open_store(space), steps)
+
+    with pytest.raises(Crash):
+        await build_space(world.pool, Through(newer, steps), open_store)
+    known = await products.spaces.active()
+    assert known.space.embedder == identity(newer.info)
+    assert await PostgresUnindexedProducts(world.pool).waiting(known.space.name) == len(SHOP)
+    await products.free()
+    assert await products.indexer().step() == 0, "the service before its restart"
+    assert len(await products.kept(tenant)) == (len(SHOP) if dies.startswith("after") else 0)
+
+    world.embedder = newer
+    await products.settle()
+    await products.check(tenant, SHOP)
+    await world.settle()
+    await world.check()
 
 
 async def test_a_tenant_that_is_gone_leaves_no_vector(products, world, tenant):
