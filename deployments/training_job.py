@@ -39,6 +39,8 @@ class Jobs(Protocol):
 
     def give_back(self, claim: Claim) -> Awaitable[None]: ...
 
+    def another_waits(self, claim: Claim) -> Awaitable[bool]: ...
+
 
 class Made(Protocol):
     @property
@@ -92,7 +94,7 @@ class TrainingJob:
         self._began = time.monotonic()
         self._progress, self._phase = 0.0, "preparing"
         self._stopped = False
-        self.usable = asyncio.Event()
+        self.usable, self._superseded = asyncio.Event(), asyncio.Event()
 
     async def run(self) -> None:
         renewing = asyncio.create_task(self._renew())
@@ -127,6 +129,8 @@ class TrainingJob:
         while True:
             try:
                 await self._jobs.renew(self._claim, LEASE, min(self._progress, 0.99), self._phase)
+                if self.usable.is_set() and await self._jobs.another_waits(self._claim):
+                    self._superseded.set()
             except Fenced:
                 return
             except BrainError as error:
@@ -148,14 +152,32 @@ class TrainingJob:
             await self._complete({"first": measured, "kept": "first"})
             return
         self.usable.set()
-        self._phase = "the first head is in use, and the rest waits for other trainings"
+        self._phase = "the first head is in use, and the rest waits for its turn"
+        await self._complete(await self._rest(encode, self._encoding(info, stated=True) if tuned else encode, base))
+
+    async def _rest(self, encode: Encoding, stated: Encoding, base: Tail | None) -> dict[str, Any]:
+        """As `_improved`, whatever comes first: where another training of the tenant waits, its first head is wanted at
+        once, and takes the place of all that this one might still make."""
+        improving = asyncio.create_task(self._in_turn(stated, base))
+        superseded = asyncio.create_task(self._superseded.wait())
+        try:
+            await asyncio.wait((improving, superseded), return_when=asyncio.FIRST_COMPLETED)
+            if improving.done():
+                return await improving
+        finally:
+            self._stopped = True
+            for task in (improving, superseded):
+                task.cancel()
+            await asyncio.gather(improving, superseded, return_exceptions=True)
+        made = await self._made("best", encode) is not None
+        return {"kept": self._request.effort if made else "first", "left_out": "another training waited"}
+
+    async def _in_turn(self, encode: Encoding, base: Tail | None) -> dict[str, Any]:
         async with self._lanes.slow:
             self._thread = self._lanes.slowly
-            if base is not None:
-                # states are many times a vector's bytes: only one job at a time holds some
-                encode = self._encoding(info, stated=True)
+            if base is not None:  # states are many times a vector's bytes: one job at a time holds some
                 self._tuning = Tuning(encode.states, base)
-            await self._complete(await self._improved(encode))
+            return await self._improved(encode)
 
     async def _improved(self, encode: Encoding) -> dict[str, Any]:
         """What was measured, and which head was kept."""

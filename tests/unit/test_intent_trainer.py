@@ -151,6 +151,25 @@ async def test_first_heads_do_not_wait_for_what_takes_minutes(pool: Pool, own: s
             assert (await ended(world, tenant, job)).status == "completed"
 
 
+async def test_a_tenants_next_training_does_not_wait_for_its_own_tuned_head(
+    pool: Pool, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.training_job.RENEW", 0.05)
+    async with understanders(pool, tmp_path, tail()) as world:
+        world.embedder.hold_states = asyncio.Event()
+        slow = await submit(world, own, replace(REQUEST, effort="tuned"))
+        async with asyncio.timeout(60):
+            while not world.embedder.stated:
+                await asyncio.sleep(0.02)
+        quick = await ended(world, own, await submit(world, own, replace(REQUEST, effort="first")))
+        left = await world.trainings.one(own, slow)
+        assert (left.status, left.version) == ("completed", 1)
+        assert left.metrics["held_out"] == {"kept": "first", "left_out": "another training waited"}
+        assert (quick.status, quick.version) == ("completed", 2)
+        world.embedder.hold_states.set()
+        await world.version_everywhere(own, 2)
+
+
 async def test_a_trainer_that_stops_gives_back_all_that_it_holds(
     pool: Pool, own: str, other: str, tmp_path: Path
 ) -> None:
