@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from deployments import freed_memory
 from deployments.encoding import Encoding, Stopped
 from deployments.held_out import better, held_out
 from deployments.intent_classifier import Embeds
@@ -177,7 +178,10 @@ class TrainingJob:
             self._thread = self._lanes.slowly
             if base is not None:  # states are many times a vector's bytes: one job at a time holds some
                 self._tuning = Tuning(encode.states, base)
-            return await self._improved(encode)
+            try:
+                return await self._improved(encode)
+            finally:
+                self._lanes.slowly.submit(freed_memory.give_back)  # of a tuning most of a gigabyte
 
     async def _improved(self, encode: Encoding) -> dict[str, Any]:
         """What was measured, and which head was kept."""
