@@ -12,7 +12,7 @@ from tests.doubles.embeddings import KEY, EmbeddingsDouble, vector_of
 from tests.e2e.brain import Brain
 from tests.e2e.intents import examples, post, train
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 DIMENSIONS = 48
 REFUND = ["I want my money back", "refund me please", "can I get a refund", "return my payment", "give me the money"]
 PARCEL = ["where is my parcel", "track my package", "my delivery is late", "has it shipped", "parcel not here yet"]
