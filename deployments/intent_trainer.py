@@ -18,7 +18,7 @@ log = logging.getLogger("brain.intents")
 
 POLL = 1.0  # seconds between looks for work that nobody told of
 NICE = 15
-HELD = 8  # jobs at once: one whose first head is being made, and those that have theirs
+HELD = 32  # jobs at once: one whose first head is being made, and those that have theirs
 
 
 class IntentTrainer:

@@ -154,12 +154,14 @@ class TrainingJob:
             return
         self.usable.set()
         self._phase = "the first head is in use, and the rest waits for its turn"
-        await self._complete(await self._rest(encode, self._encoding(info, stated=True) if tuned else encode, base))
+        if tuned or self._lanes.slow.locked():  # a job that waits holds no vectors
+            encode = self._encoding(info, stated=tuned)
+        await self._complete(await self._rest(encode, base))
 
-    async def _rest(self, encode: Encoding, stated: Encoding, base: Tail | None) -> dict[str, Any]:
+    async def _rest(self, encode: Encoding, base: Tail | None) -> dict[str, Any]:
         """As `_improved`, whatever comes first: where another training of the tenant waits, its first head is wanted at
         once, and takes the place of all that this one might still make."""
-        improving = asyncio.create_task(self._in_turn(stated, base))
+        improving = asyncio.create_task(self._in_turn(encode, base))
         superseded = asyncio.create_task(self._superseded.wait())
         try:
             await asyncio.wait((improving, superseded), return_when=asyncio.FIRST_COMPLETED)
@@ -176,7 +178,7 @@ class TrainingJob:
     async def _in_turn(self, encode: Encoding, base: Tail | None) -> dict[str, Any]:
         async with self._lanes.slow:
             self._thread = self._lanes.slowly
-            if base is not None:  # states are many times a vector's bytes: one job at a time holds some
+            if base is not None:
                 self._tuning = Tuning(encode.states, base)
             try:
                 return await self._improved(encode)
