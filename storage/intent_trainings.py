@@ -108,6 +108,15 @@ class PostgresTrainings:
         async with reading(self._pool, claim.tenant) as lent:
             await _owned(lent, claim, "leased_until = clock_timestamp() - interval '1 s', attempt = attempt - 1")
 
+    async def another_waits(self, claim: Claim) -> bool:
+        """Whether another training of the claim's tenant waits for the end of this one."""
+        async with reading(self._pool, claim.tenant) as lent:
+            found: bool = await lent.fetchval(
+                "SELECT EXISTS (SELECT FROM brain.intent_trainings WHERE tenant_id = $1 AND status = 'queued')",
+                claim.tenant,
+            )
+        return found
+
 
 async def check_owned(lent: Connection, claim: Claim) -> None:
     """Hold the job's row until the end of the transaction. Raises `Fenced`."""

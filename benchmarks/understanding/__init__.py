@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import facts
-from benchmarks.understanding.data import DATA, SOURCES, Setting, Vectors
+from benchmarks.understanding.data import DATA, SOURCES, Setting, Vectors, sampled
 
 DO = (
     "study: heads on data sets; speed: training, and the head beside its embedding; serving: both deployments; "
@@ -46,7 +46,7 @@ def run(chosen: argparse.Namespace, console: Console) -> None:
     elif chosen.do == "serving":
         from benchmarks.understanding.serving import serving
 
-        serving([example.text for example in found[0].test], console)
+        serving([example.text for example in found[0].test], sampled(found[0].train, 10, chosen.seeds[0]), console)
     elif chosen.do == "precision":
         from benchmarks.understanding.precision import precision
 

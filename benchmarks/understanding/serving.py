@@ -12,12 +12,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.understanding.data import loaded
+from benchmarks.understanding.own_heads import PLAIN, TUNED, database, keep, trained
+from domain.understanding import Example
 
 FAST = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -31,6 +34,8 @@ PRECISIONS = ("float32", "int8")
 BASES = ("encode, float32 in torch, 1 thread", "encode, float32 in torch, 2 threads")  # the quicker one counts
 ENGINES = {precision: f"encode, {precision} as the embedder" for precision in PRECISIONS}  # without deployments
 WARM_UP, MESSAGES = 20, 150
+OWN = {PLAIN: "own, a plain head, float32", TUNED: "own, a tuned head, float32"}
+"""Of tenants with heads for the examples' intents; the rows before them have the shared set's."""
 CALLERS, TOGETHER = 64, 64
 ROUND, ROUNDS = 256, 5  # texts of each side in a round
 MUST_CLASSIFY, MUST_EMBED = 1.5, 0.8  # times a bare encode of float32
@@ -61,18 +66,22 @@ def _base(found: Sides) -> str:
     return min(BASES, key=lambda name: statistics.median(found.seconds[name]))
 
 
-def serving(texts: Sequence[str], console: Console) -> None:
-    """Print both tables; exit status 1 where a bar is missed."""
+def serving(texts: Sequence[str], examples: Sequence[Example], console: Console) -> None:
+    """Print both tables; exit status 1 where a bar is missed. `examples`: what tenants' own heads are trained from."""
     os.environ.update(FAST)
-    with tempfile.TemporaryDirectory(prefix="brain-") as folder, _ray(folder):
-        missed = asyncio.run(_measured(list(texts), console))
+    with (
+        tempfile.TemporaryDirectory(prefix="brain-", ignore_cleanup_errors=True) as folder,
+        database(Path(folder)) as url,
+        _ray(folder, url),
+    ):
+        missed = asyncio.run(_measured(list(texts), examples, url, console))
     if missed:
         console.print(f"missed: {'; '.join(missed)}", markup=False)
         raise SystemExit(1)
 
 
 @contextmanager
-def _ray(folder: str) -> Iterator[None]:
+def _ray(folder: str, database_url: str) -> Iterator[None]:
     """Classifier and embedder of each precision, an application each."""
     import ray
     from ray import serve
@@ -80,7 +89,7 @@ def _ray(folder: str) -> Iterator[None]:
     from serve_app.app import build_classifier, build_embedder
 
     os.environ["BRAIN_DATA"] = f"{folder}/data"
-    os.environ["BRAIN_DATABASE_URL"] = "postgresql://nobody@127.0.0.1:9/none"  # tenants without heads need none
+    os.environ["BRAIN_DATABASE_URL"] = database_url
     os.environ.pop("BRAIN_EMBEDDER_URL", None)
     ray.init("local", num_cpus=16, include_dashboard=False, object_store_memory=200_000_000, log_to_driver=False)
     try:
@@ -93,7 +102,7 @@ def _ray(folder: str) -> Iterator[None]:
         ray.shutdown()  # with all that runs on it; Serve's own shutdown wants the loop that the handles were made in
 
 
-async def _measured(texts: list[str], console: Console) -> list[str]:
+async def _measured(texts: list[str], examples: Sequence[Example], url: str, console: Console) -> list[str]:
     """What missed its bar."""
     from ray import serve
 
@@ -108,6 +117,15 @@ async def _measured(texts: list[str], console: Console) -> list[str]:
         one[f"classify, {precision}"] = _classifying(HandleClassifier(classifier))
         embedder = serve.get_deployment_handle("Embedder", precision)
         many[f"embed, {precision}"] = _embedding(HandleEmbedder(embedder))
+    with console.status(f"heads of {len(examples)} examples"):
+        info = await HandleEmbedder(serve.get_deployment_handle("Embedder", "float32")).describe()
+        embedder_name = f"{info.name}@{info.revision}"
+        await keep(url, await asyncio.to_thread(trained, examples, _engine("float32"), embedder_name))
+    owned = HandleClassifier(serve.get_deployment_handle("IntentClassifier", "float32"))
+    for tenant, name in OWN.items():
+        if (await owned.head(tenant)).version == 0:
+            raise RuntimeError(f"the head of {tenant} is not in use")
+        one[name] = _classifying(owned, tenant)
     with console.status("one message at a time"):
         found = await _turns(one, [[text] for text in texts[:MESSAGES]], WARM_UP)
     ratios = found.ratios(_base(found))
@@ -115,7 +133,8 @@ async def _measured(texts: list[str], console: Console) -> list[str]:
     title = f"one message, p50 of {MESSAGES - WARM_UP}"
     table = Table("", "p50 ms", "of encode", "of its engine's", title=title, title_justify="left")
     for name, seconds in found.seconds.items():
-        own = next((f"{of_engine[one][name]:.2f} ×" for one in PRECISIONS if name == f"classify, {one}"), "")
+        engine = next((one for one in PRECISIONS if name.startswith(("classify", "own")) and name.endswith(one)), None)
+        own = f"{of_engine[engine][name]:.2f} ×" if engine else ""
         table.add_row(name, f"{1000 * statistics.median(seconds):.2f}", f"{ratios[name]:.2f} ×", own)
     console.print(table)
     with console.status(f"{CALLERS} callers"):
@@ -176,10 +195,10 @@ def _sentence_transformers() -> Any:
     return Library()
 
 
-def _classifying(classifier: Any) -> Side:
+def _classifying(classifier: Any, tenant: str = "") -> Side:
     async def side(texts: Sequence[str]) -> None:
         for text in texts:
-            await classifier.classify(text)
+            await classifier.classify(text, tenant)
 
     return side
 

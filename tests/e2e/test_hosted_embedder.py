@@ -10,9 +10,12 @@ from openai import OpenAI
 from tests.conftest import free_port
 from tests.doubles.embeddings import KEY, EmbeddingsDouble, vector_of
 from tests.e2e.brain import Brain
+from tests.e2e.intents import examples, post, train
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 DIMENSIONS = 48
+REFUND = ["I want my money back", "refund me please", "can I get a refund", "return my payment", "give me the money"]
+PARCEL = ["where is my parcel", "track my package", "my delivery is late", "has it shipped", "parcel not here yet"]
 
 
 @pytest.fixture
@@ -33,7 +36,7 @@ def provider() -> Iterator[EmbeddingsDouble]:
     thread.join(10)
 
 
-def test_a_provider_embeds_for_the_whole_service(tmp_path, provider):
+def test_a_provider_embeds_for_the_whole_service_and_has_no_layers_to_tune(tmp_path, provider):
     environment = {
         "BRAIN_EMBEDDER_URL": provider.url,
         "BRAIN_EMBEDDER_MODEL": "text-embedding-3-small",
@@ -50,6 +53,11 @@ def test_a_provider_embeds_for_the_whole_service(tmp_path, provider):
         turn = brain.send(brain.conversation(), "where is my order?").json()
         assert turn["turn"]["status"] == "completed"
         assert turn["user_message"]["intent"] is None or turn["user_message"]["intent"]["name"]
+        given = examples(refund=REFUND, parcel=PARCEL)
+        done = post(brain.http, "train", {"examples": given, "effort": "tuned", "wait": True})
+        assert (done["status"], done["version"], done["error"]["code"]) == ("failed", None, "not_tunable")
+        assert done["error"]["param"] == "effort" and "text-embedding-3-small" in done["error"]["message"]
+        train(brain.http, given, effort="first")
         texts = [text for call in list(provider.calls) for text in call["input"]]
         assert "where is my order?" in texts, "the classifier asks the provider"
         assert KEY not in brain.log.read_text()

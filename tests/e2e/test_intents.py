@@ -1,13 +1,12 @@
 """Intents on a running service: trained over HTTP, used by every replica, through the death of the trainer."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.conftest import wait_until
-from tests.e2e.brain import Brain
+from tests.e2e.intents import ended, everywhere, examples, post, train, version_of
 from tests.rollouts.service import Service
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
@@ -28,10 +27,6 @@ PARCEL = [
 ]
 
 
-def examples(**intents: list[str]) -> list[dict[str, str]]:
-    return [{"text": text, "intent": name} for name, texts in intents.items() for text in texts]
-
-
 BOTH = examples(refund=REFUND, parcel=PARCEL)
 
 
@@ -47,60 +42,31 @@ def two_classifiers(brain, work_folder, provider, config) -> Iterator[None]:
     wait_until(lambda: len(brain.replicas(CLASSIFIER)) == 1, 90, 0.5, what="the way back")
 
 
-def post(brain: Brain, path: str, body: Any, status: int = 200) -> Any:
-    answer = brain.http.post(f"/api/v1/intents/{path}", json=body)
-    assert answer.status_code == status, answer.text
-    return answer.json()
-
-
-def train(brain: Brain, given: list[dict[str, str]], **more: Any) -> Any:
-    done = post(brain, "train", {"examples": given, "wait": True, **more})
-    assert done["status"] == "completed", done
-    return done
-
-
-def version_of(brain: Brain, text: str = "hello") -> int:
-    return int(post(brain, "classify", {"text": text})["version"])
-
-
-def everywhere(brain: Brain, version: int) -> None:
-    """Wait until no replica answers by another version."""
-    wait_until(lambda: {version_of(brain) for _ in range(20)} == {version}, 30, 0.1, what=f"version {version}")
-
-
-def ended(brain: Brain, training: str) -> Any:
-    def look() -> Any:
-        found = brain.http.get(f"/api/v1/intents/training/{training}")
-        return found.json() if found.status_code == 200 and found.json()["status"] in ("completed", "failed") else None
-
-    return wait_until(look, 120, 0.2, what=f"the end of {training}")
-
-
 def test_intents_are_trained_classified_evaluated_and_rolled_back(brain):
-    first = train(brain, BOTH)
+    first = train(brain.http, BOTH)
     assert first["progress"] == 1 and first["metrics"]["intents"] == 2
-    everywhere(brain, first["version"])
-    found = post(brain, "classify", {"text": "please send my money back"})
+    everywhere(brain.http, first["version"])
+    found = post(brain.http, "classify", {"text": "please send my money back"})
     assert found["intent"]["name"] == "refund" and found["version"] == first["version"]
     assert [one["name"] for one in found["ranked"]] == ["refund", "parcel"]
-    many = post(brain, "classify", {"texts": [*REFUND, *PARCEL]})["data"]
+    many = post(brain.http, "classify", {"texts": [*REFUND, *PARCEL]})["data"]
     assert [one["intent"]["name"] for one in many] == ["refund"] * 5 + ["parcel"] * 5
-    figures = post(brain, "evaluate", {"examples": BOTH})
+    figures = post(brain.http, "evaluate", {"examples": BOTH})
     assert figures["accuracy"] == figures["macro_f1"] == 1 and figures["confusions"] == []
 
     hours = ["when do you open", "opening hours", "are you open on sunday", "when do you close", "open today"]
-    second = train(brain, examples(refund=REFUND, hours=hours), effort="first")
-    everywhere(brain, second["version"])
-    assert post(brain, "classify", {"text": "are you open now"})["intent"]["name"] == "hours"
-    post(brain, "rollback", {"version": first["version"]})
-    everywhere(brain, first["version"])
-    assert {one["name"] for one in post(brain, "classify", {"text": "are you open now"})["ranked"]} == {
+    second = train(brain.http, examples(refund=REFUND, hours=hours), effort="first")
+    everywhere(brain.http, second["version"])
+    assert post(brain.http, "classify", {"text": "are you open now"})["intent"]["name"] == "hours"
+    post(brain.http, "rollback", {"version": first["version"]})
+    everywhere(brain.http, first["version"])
+    assert {one["name"] for one in post(brain.http, "classify", {"text": "are you open now"})["ranked"]} == {
         "refund",
         "parcel",
     }
-    post(brain, "rollback", {"version": 0})
-    everywhere(brain, 0)
-    post(brain, "rollback", {"version": 10_000}, 404)
+    post(brain.http, "rollback", {"version": 0})
+    everywhere(brain.http, 0)
+    post(brain.http, "rollback", {"version": 10_000}, 404)
 
 
 @pytest.mark.parametrize(
@@ -115,15 +81,15 @@ def test_intents_are_trained_classified_evaluated_and_rolled_back(brain):
     ],
 )
 def test_bad_examples_are_named_and_the_head_goes_on(brain, given, words):
-    done = train(brain, BOTH, effort="first")
-    everywhere(brain, done["version"])
-    assert words in post(brain, "train", {"examples": given}, 422)["error"]["message"]
-    assert version_of(brain) == done["version"]
+    done = train(brain.http, BOTH, effort="first")
+    everywhere(brain.http, done["version"])
+    assert words in post(brain.http, "train", {"examples": given}, 422)["error"]["message"]
+    assert version_of(brain.http) == done["version"]
 
 
 def test_a_turn_and_its_message_carry_the_tenants_intent(brain):
-    done = train(brain, BOTH, effort="first")
-    everywhere(brain, done["version"])
+    done = train(brain.http, BOTH, effort="first")
+    everywhere(brain.http, done["version"])
     conversation = brain.conversation()
     stream = brain.stream(conversation, "where is my parcel").finish()
     [told] = [event for event in stream.events if event["type"] == "turn.intent"]
@@ -147,19 +113,19 @@ def test_a_training_goes_on_after_kill_9_of_its_trainer_and_messages_are_answere
             for name, texts in (("refund", REFUND), ("parcel", PARCEL))
         }
     )
-    job = post(brain, "train", {"examples": given}, 202)["id"]
+    job = post(brain.http, "train", {"examples": given}, 202)["id"]
     path = f"/api/v1/intents/training/{job}"
     wait_until(lambda: brain.http.get(path).json()["status"] == "running", 30, what="the training's begin")
     [trainer] = brain.replicas(TRAINER)
     trainer.kill()
     assert brain.send(brain.conversation(), "hello", model="small").status_code == 200
-    done = ended(brain, job)
+    done = ended(brain.http, job)
     assert done["status"] == "completed", done
     [(attempt,)] = brain.sql("SELECT attempt FROM brain.intent_trainings WHERE id = %s", job)
     assert attempt >= 2
     made = brain.sql("SELECT effort FROM brain.intent_heads WHERE training_id = %s", job)
     assert sorted(made) in ([("first",)], [("best",), ("first",)])
-    everywhere(brain, done["version"])
+    everywhere(brain.http, done["version"])
     wait_until(lambda: brain.serving(TRAINER, 1), 60, what="another trainer")
 
 

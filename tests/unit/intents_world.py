@@ -34,11 +34,14 @@ HOURS = ["when do you open", "opening hours", "are you open sunday", "when do yo
 
 
 class Words:
-    """A text is the words that it holds. `away`: does not answer. `hold`: answers once it is set."""
+    """A text is the words that it holds. `away`: does not answer. `hold`: answers once it is set; `hold_states`: where
+    it is asked for states.
+    """
 
     def __init__(self, revision: str = "1") -> None:
         self.revision, self.away = revision, False
         self.hold: asyncio.Event | None = None
+        self.hold_states: asyncio.Event | None = None
         self.asked: list[str] = []
         self.stated: list[str] = []
 
@@ -55,6 +58,8 @@ class Words:
 
     async def embed_with_states(self, texts: Sequence[str], *, urgent: bool = True) -> list[tuple[Embedding, States]]:
         self.stated += texts
+        if self.hold_states is not None:
+            await self.hold_states.wait()
         return list(zip([_vector(text) for text in texts], states_of(texts), strict=True))
 
     async def count_tokens(self, texts: Sequence[str]) -> int:

@@ -12,8 +12,9 @@ import pytest
 
 from deployments.held_out import MANY, better, held_out
 from deployments.intent_classifier import IntentClassifier
-from deployments.intent_trainer import LEASE, IntentTrainer
+from deployments.intent_trainer import IntentTrainer
 from deployments.tenant_heads import EMPTY, SILENCE, TenantHeads
+from deployments.training_job import LEASE
 from domain.errors import Unavailable
 from domain.ids import new_id
 from domain.intents import Training, TrainingRequest
@@ -31,21 +32,31 @@ REQUEST = TrainingRequest(EXAMPLES)
 
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
+    """Of a database in which no training waits."""
+    with psycopg.connect(database_url) as connection:
+        connection.execute("DELETE FROM brain.intent_trainings")
     pool = await open_pool(database_url, 8)
     yield pool
     await pool.close()
 
 
 @pytest.fixture
-async def world(pool: Pool, database_url: str, tmp_path: Path) -> AsyncIterator[Understanders]:
-    with psycopg.connect(database_url) as connection:
-        connection.execute("DELETE FROM brain.intent_trainings")
+async def world(pool: Pool, tmp_path: Path) -> AsyncIterator[Understanders]:
     async with understanders(pool, tmp_path) as found:
         yield found
 
 
 @pytest.fixture
 def own(database_url: str) -> str:
+    return tenant_of(database_url)
+
+
+@pytest.fixture
+def other(database_url: str) -> str:
+    return tenant_of(database_url)
+
+
+def tenant_of(database_url: str) -> str:
     tenant = new_id("ten")
     with psycopg.connect(database_url) as connection:
         connection.execute("INSERT INTO brain.tenants (id, name) VALUES (%s, 'x')", (tenant,))
@@ -59,7 +70,7 @@ async def submit(world: Understanders, tenant: str, request: TrainingRequest = R
 
 
 async def ended(world: Understanders, tenant: str, training: str) -> Training:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):  # of which torch's import may take most, on a crowded machine
         while not (found := await world.trainings.one(tenant, training)).ended:
             await asyncio.sleep(0.02)
     return found
@@ -92,7 +103,7 @@ async def test_the_first_head_is_in_use_before_the_training_has_ended(world: Und
 async def test_a_tuned_head_takes_the_place_of_the_first_and_gets_a_messages_states_of_its_one_pass(
     pool: Pool, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deployments.intent_trainer.better", lambda first, best: True)
+    monkeypatch.setattr("deployments.training_job.better", lambda first, best: True)
     async with understanders(pool, tmp_path, tail()) as world:
         done = await ended(world, own, await submit(world, own, replace(REQUEST, effort="tuned")))
         assert done.status == "completed", done.error
@@ -118,6 +129,61 @@ async def test_a_tuned_head_takes_the_place_of_the_first_and_gets_a_messages_sta
         world.embedder.stated.clear()
         assert (await world.replicas[0].classify("where is my parcel", own)).version == first.version
         assert not world.embedder.stated, "whose head needs no states is handed none"
+
+
+async def test_first_heads_do_not_wait_for_what_takes_minutes(pool: Pool, own: str, other: str, tmp_path: Path) -> None:
+    """Neither the one's own, nor those of other tenants, however many of them want a tuned head too."""
+    async with understanders(pool, tmp_path, tail()) as world:
+        world.embedder.hold_states = asyncio.Event()  # the tuned head cannot be made before it is set
+        slow = await submit(world, own, replace(REQUEST, effort="tuned"))
+        quick = await submit(world, other, replace(REQUEST, effort="first"))
+        assert (await ended(world, other, quick)).status == "completed"
+        [first] = await world.heads.versions(own)
+        assert (first.effort, first.active) == ("first", True)
+        waiting = await submit(world, other, replace(REQUEST, effort="tuned"))
+        async with asyncio.timeout(60):
+            while len(await world.heads.versions(other)) < 2:
+                await asyncio.sleep(0.02)
+        assert (await world.trainings.one(own, slow)).status == "running"
+        assert (await world.trainings.one(other, waiting)).status == "running"
+        world.embedder.hold_states.set()
+        for tenant, job in ((own, slow), (other, waiting)):
+            assert (await ended(world, tenant, job)).status == "completed"
+
+
+async def test_a_tenants_next_training_does_not_wait_for_its_own_tuned_head(
+    pool: Pool, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.training_job.RENEW", 0.05)
+    async with understanders(pool, tmp_path, tail()) as world:
+        world.embedder.hold_states = asyncio.Event()
+        slow = await submit(world, own, replace(REQUEST, effort="tuned"))
+        async with asyncio.timeout(60):
+            while not world.embedder.stated:
+                await asyncio.sleep(0.02)
+        quick = await ended(world, own, await submit(world, own, replace(REQUEST, effort="first")))
+        left = await world.trainings.one(own, slow)
+        assert (left.status, left.version) == ("completed", 1)
+        assert left.metrics["held_out"] == {"kept": "first", "left_out": "another training waited"}
+        assert (quick.status, quick.version) == ("completed", 2)
+        world.embedder.hold_states.set()
+        await world.version_everywhere(own, 2)
+
+
+async def test_a_trainer_that_stops_gives_back_all_that_it_holds(
+    pool: Pool, own: str, other: str, tmp_path: Path
+) -> None:
+    async with understanders(pool, tmp_path, tail()) as world:
+        world.embedder.hold_states = asyncio.Event()
+        jobs = {tenant: await submit(world, tenant, replace(REQUEST, effort="tuned")) for tenant in (own, other)}
+        async with asyncio.timeout(60):
+            for tenant in jobs:
+                while not await world.heads.versions(tenant):
+                    await asyncio.sleep(0.02)
+        await world.trainer.close()
+        world.embedder.hold_states.set()
+        found = [await world.trainings.claim(uuid.uuid4(), LEASE) for _ in jobs]
+        assert {one[0].id for one in found if one} == set(jobs.values()), "at once, before any lease has run out"
 
 
 async def test_an_embedder_without_layers_cannot_be_tuned(world: Understanders, own: str) -> None:
