@@ -13,13 +13,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import StringStringEntryProto, TensorProto, helper, numpy_helper
 
 from deployments.states import DEPTH
 
 Array = NDArray[Any]
 MICROSOFT = frozenset(
-    ("EmbedLayerNormalization", "MultiHeadAttention", "SkipLayerNormalization", "BiasGelu", "MatMulIntegerToFloat")
+    (
+        "EmbedLayerNormalization",
+        "MultiHeadAttention",
+        "SkipLayerNormalization",
+        "BiasGelu",
+        "FastGelu",
+        "MatMulIntegerToFloat",
+    )
 )
 LARGEST = 127
 LARGEST_WEIGHT = 64  # x86 without VNNI adds two products in 16 bits, which 2 · 255 · 64 just fits
@@ -32,7 +39,7 @@ def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str,
     dimensions).
     `weights`: of `transformers.BertModel`, by name; `pooling`: `mean` or `cls`.
     """
-    parts = _Parts(int8)
+    parts = Parts(int8)
     hidden, lengths = _embedded(parts, weights, config["layer_norm_eps"])
     for i in range(config["num_hidden_layers"]):
         if i == max(0, config["num_hidden_layers"] - DEPTH):
@@ -50,17 +57,34 @@ def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str,
     return parts.model(inputs, [vectors, states])
 
 
-class _Parts:
-    """Nodes and constants of a graph."""
+class Parts:
+    """Nodes and constants of a graph. `outside`: those that are handed in beside it."""
 
-    def __init__(self, int8: bool) -> None:
+    def __init__(self, int8: bool = False) -> None:
         self.int8 = int8
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
+        self.outside: dict[str, Array] = {}
 
     def constant(self, value: Any, kind: Any = np.float32) -> str:
         name = f"c{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(value, kind, order="C"), name))
+        return name
+
+    def named(self, value: Array) -> str:
+        """A constant that the model names alone: a session that is given it (`outside`) does not keep it twice."""
+        name = f"c{len(self._constants)}"
+        self.outside[name] = np.ascontiguousarray(value, np.float32)
+        told = {"location": "outside", "offset": "0", "length": str(self.outside[name].nbytes)}
+        self._constants.append(
+            TensorProto(
+                name=name,
+                data_type=TensorProto.FLOAT,
+                dims=value.shape,
+                data_location=TensorProto.EXTERNAL,
+                external_data=[StringStringEntryProto(key=key, value=text) for key, text in told.items()],
+            )
+        )
         return name
 
     def add(self, operator: str, *inputs: str, outputs: int = 1, to_output: str = "", **attributes: Any) -> Any:
@@ -77,7 +101,7 @@ class _Parts:
         return serialized
 
 
-def _embedded(parts: _Parts, weights: Mapping[str, Array], epsilon: float) -> Sequence[str]:
+def _embedded(parts: Parts, weights: Mapping[str, Array], epsilon: float) -> Sequence[str]:
     """Words and their places, and the number of tokens of each text."""
     words = parts.constant(weights["embeddings.word_embeddings.weight"])
     one_segment = weights["embeddings.token_type_embeddings.weight"][0]
@@ -89,7 +113,7 @@ def _embedded(parts: _Parts, weights: Mapping[str, Array], epsilon: float) -> Se
 
 
 def _layer(
-    parts: _Parts, weights: Mapping[str, Array], name: str, hidden: str, lengths: str, config: Mapping[str, Any]
+    parts: Parts, weights: Mapping[str, Array], name: str, hidden: str, lengths: str, config: Mapping[str, Any]
 ) -> str:
     three = [f"{name}attention.self.{part}" for part in ("query", "key", "value")]
     width = config["hidden_size"]
@@ -104,7 +128,7 @@ def _layer(
 
 
 def _normed(
-    parts: _Parts,
+    parts: Parts,
     weights: Mapping[str, Array],
     name: str,
     hidden: str,
@@ -122,7 +146,7 @@ def _normed(
     return found
 
 
-def _product(parts: _Parts, hidden: str, matrix: Array, *, after_gelu: bool = False) -> str:
+def _product(parts: Parts, hidden: str, matrix: Array, *, after_gelu: bool = False) -> str:
     """`hidden @ matrix.T`. In int8, activations are shifted to uint8, the only kind that x86 multiplies with int8."""
     if not parts.int8:
         exact: str = parts.add("MatMul", hidden, parts.constant(matrix.T))

@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from deployments.understanding.grams import Floats
 from deployments.understanding.head import RANKED, Head, Mixture
 from deployments.understanding.kernel_ridge import Kernel
 from deployments.understanding.tail import ARRAYS, Tail, shapes
+from deployments.understanding.tail_session import TailSession
 from domain.understanding import Prediction, Ranked
 
 FORMAT = 2
@@ -35,6 +36,10 @@ class TunedHead:
     landmarks: Floats
     weights: Floats
     mixture: Mixture
+    _session: TailSession = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_session", TailSession(self.tail))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -47,13 +52,13 @@ class TunedHead:
     @property
     def size(self) -> int:
         """Bytes in memory beside those of the artefact, which holds layers in half precision."""
-        return self.tail.size
+        return self._session.size
 
     def predict(self, text: str, embedding: Sequence[float], states: States | None = None) -> Prediction:
         """Raises `ValueError` without states, or for an embedding or states of another length."""
         if states is None:
             raise ValueError("a tuned head needs what goes into the encoder's last layers")
-        return self.of_vectors(text, embedding, self.tail.embedded([states])[0])
+        return self.of_vectors(text, embedding, self._session.embedded([states])[0])
 
     def of_vectors(self, text: str, embedding: Sequence[float], tuned: Floats) -> Prediction:
         """`tuned`: what `tail` makes of the text's states."""
@@ -96,18 +101,13 @@ class TunedHead:
             if about["format"] != FORMAT:
                 raise ValueError(f"format {about['format']}")
             floats = {name: array.astype(np.float32) for name, array in arrays.items() if array.dtype.kind == "f"}
-            head = cls(
-                Head.from_bytes(arrays["plain"].tobytes()),
-                Tail(int(about["heads"]), **{name: floats[name] for name in ARRAYS}),
-                Kernel(**about["kernel"]),
-                floats["landmarks"],
-                floats["weights"],
-                Mixture(**about["mixture"]),
-            )
-            _check(head, floats)
+            plain = Head.from_bytes(arrays["plain"].tobytes())
+            tail = Tail(int(about["heads"]), **{name: arrays[name] for name in ARRAYS})
+            kernel, mixture = Kernel(**about["kernel"]), Mixture(**about["mixture"])
+            _check(plain, tail, (*asdict(kernel).values(), *asdict(mixture).values()), floats)
+            return cls(plain, tail, kernel, floats["landmarks"], floats["weights"], mixture)
         except Exception as error:  # zipfile, zlib, json and numpy each have errors of their own for broken bytes
             raise ValueError(f"these bytes hold no tuned head: {error}") from error
-        return head
 
 
 def read_head(data: bytes) -> Head | TunedHead:
@@ -120,18 +120,17 @@ def read_head(data: bytes) -> Head | TunedHead:
     return TunedHead.from_bytes(data) if tuned else Head.from_bytes(data)
 
 
-def _check(head: TunedHead, floats: dict[str, NDArray[Any]]) -> None:
-    tail, examples = head.tail, len(head.plain.landmarks)
+def _check(plain: Head, tail: Tail, numbers: Sequence[float], floats: dict[str, NDArray[Any]]) -> None:
+    examples = len(plain.landmarks)
     if tail.mixed.ndim != 3 or tail.up.ndim != 3 or tail.heads < 1 or tail.width % tail.heads:
         raise ValueError("another shape")
     expected = {
         "landmarks": (examples, tail.width),
-        "weights": (examples, len(head.labels)),
+        "weights": (examples, len(plain.labels)),
         **shapes(len(tail.mixed), tail.width, tail.up.shape[2]),
     }
     if any(floats[name].shape != shape for name, shape in expected.items()):
         raise ValueError("another shape")
-    numbers = (*asdict(head.kernel).values(), *asdict(head.mixture).values())
     finite = np.isfinite(np.array(numbers, np.float64)).all()
     if not (finite and all(np.isfinite(array).all() for array in floats.values())):
         raise ValueError("numbers that are not finite")
