@@ -32,7 +32,7 @@ log = logging.getLogger("brain.deliveries")
 WAIT, LIMIT = 10.0, 256 * 1024  # seconds and bytes of an answer: one that is larger counts as none
 DAYS = 30.0  # for which deliveries are kept that wait no more
 EVERY = 300.0  # seconds between looks at what is too old
-LOOK = 5.0  # seconds between looks at how many wait
+LOOK = 5.0  # seconds between looks at how many wait, and at which channels there are
 FIRST, LONGEST = 0.1, 5.0  # seconds between tries to begin
 
 
@@ -48,6 +48,7 @@ class Deliveries:
         hosts: Hosts,
         more: Sequence[ChannelPort] = (),
         held: float = HELD,
+        look: float = LOOK,
     ) -> None:
         self._outgoing = Outgoing(allowed, WAIT, LIMIT)
         posting = Posting(self._outgoing)
@@ -62,6 +63,7 @@ class Deliveries:
         self.figures, self._lag, self._waiting = Figures(), (0, 0.0), Lag(0, 0.0, 0)
         self._sending = Sending(self._lanes, OutTransport(posting, self.ports, message_json), self.figures)
         self._fanning = FanningOut(PostgresFanOut(pool), self.figures, self._sending.wake, self._began)
+        self._look_every = look
         self._working, self._trouble = False, "it has not begun yet"
         self._task: asyncio.Task[None] | None = None
 
@@ -155,7 +157,7 @@ class Deliveries:
                     await port.connect(await self._store.active(kind))
                 except Exception as error:
                     log.warning("channels of the kind %s are not looked after at the moment: %s", kind, error)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(self._look_every)
 
     async def _look(self) -> None:
         while True:
@@ -163,7 +165,7 @@ class Deliveries:
                 self._lag, self._waiting = await self._lanes.lag(), await self._outbox.lag()
             except Exception as error:
                 log.debug("how many deliveries wait is not known: %s", error)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(self._look_every)
 
     async def _prune(self) -> None:
         while True:

@@ -34,6 +34,17 @@ def clean_environment(**extra: str) -> dict[str, str]:
     return {**kept, **extra}
 
 
+def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The `brain` command, to its end."""
+    return subprocess.run(
+        [str(BRAIN), *map(str, arguments)],
+        env=clean_environment(**environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 class Brain:
     """One `brain up`, started on `data`. `arguments` go to the command, or to the `module` that stands in for it."""
 

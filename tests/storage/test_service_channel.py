@@ -49,7 +49,7 @@ class Relay:
 
     def __init__(self, world, redis_url, allowed=ALLOWED, pace=PACE):
         self.port: ServiceChannel = service_channel(world.pool, MASTER, allowed, redis_url, lease=1.0, pace=pace)
-        self.deliveries = Deliveries(world.pool, MASTER, allowed, world.hosts, [self.port], held=2.0)
+        self.deliveries = Deliveries(world.pool, MASTER, allowed, world.hosts, [self.port], held=2.0, look=0.1)
 
     async def __aenter__(self):
         self.deliveries.start()
