@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import StringStringEntryProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from deployments.states import DEPTH
 
@@ -58,33 +58,16 @@ def graph(weights: Mapping[str, Array], config: Mapping[str, Any], pooling: str,
 
 
 class Parts:
-    """Nodes and constants of a graph. `outside`: those that are handed in beside it."""
+    """Nodes and constants of a graph."""
 
-    def __init__(self, int8: bool = False) -> None:
+    def __init__(self, int8: bool) -> None:
         self.int8 = int8
         self._nodes: list[Any] = []
         self._constants: list[Any] = []
-        self.outside: dict[str, Array] = {}
 
     def constant(self, value: Any, kind: Any = np.float32) -> str:
         name = f"c{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(value, kind, order="C"), name))
-        return name
-
-    def named(self, value: Array) -> str:
-        """A constant that the model names alone: a session that is given it (`outside`) does not keep it twice."""
-        name = f"c{len(self._constants)}"
-        self.outside[name] = np.ascontiguousarray(value, np.float32)
-        told = {"location": "outside", "offset": "0", "length": str(self.outside[name].nbytes)}
-        self._constants.append(
-            TensorProto(
-                name=name,
-                data_type=TensorProto.FLOAT,
-                dims=value.shape,
-                data_location=TensorProto.EXTERNAL,
-                external_data=[StringStringEntryProto(key=key, value=text) for key, text in told.items()],
-            )
-        )
         return name
 
     def add(self, operator: str, *inputs: str, outputs: int = 1, to_output: str = "", **attributes: Any) -> Any:
@@ -117,12 +100,12 @@ def _layer(
 ) -> str:
     three = [f"{name}attention.self.{part}" for part in ("query", "key", "value")]
     width = config["hidden_size"]
-    joined = _product(parts, hidden, np.concatenate([weights[f"{part}.weight"] for part in three]))
+    joined = product(parts, hidden, np.concatenate([weights[f"{part}.weight"] for part in three]))
     separate = parts.add("Split", joined, parts.constant([width] * 3, np.int64), outputs=3, axis=2)
     bias = parts.constant(np.concatenate([weights[f"{part}.bias"] for part in three]))
     attended = parts.add("MultiHeadAttention", *separate, bias, lengths, num_heads=config["num_attention_heads"])
     hidden = _normed(parts, weights, f"{name}attention.output", attended, hidden, config)
-    wide = _product(parts, hidden, weights[f"{name}intermediate.dense.weight"])
+    wide = product(parts, hidden, weights[f"{name}intermediate.dense.weight"])
     wide = parts.add("BiasGelu", wide, parts.constant(weights[f"{name}intermediate.dense.bias"]))
     return _normed(parts, weights, f"{name}output", wide, hidden, config, after_gelu=True)
 
@@ -137,16 +120,16 @@ def _normed(
     *,
     after_gelu: bool = False,
 ) -> str:
-    product = _product(parts, hidden, weights[f"{name}.dense.weight"], after_gelu=after_gelu)
+    dense = product(parts, hidden, weights[f"{name}.dense.weight"], after_gelu=after_gelu)
     gain, bias, of_product = (
         parts.constant(weights[f"{name}.{part}"]) for part in ("LayerNorm.weight", "LayerNorm.bias", "dense.bias")
     )
     epsilon = config["layer_norm_eps"]
-    found: str = parts.add("SkipLayerNormalization", product, residual, gain, bias, of_product, epsilon=epsilon)
+    found: str = parts.add("SkipLayerNormalization", dense, residual, gain, bias, of_product, epsilon=epsilon)
     return found
 
 
-def _product(parts: Parts, hidden: str, matrix: Array, *, after_gelu: bool = False) -> str:
+def product(parts: Parts, hidden: str, matrix: Array, *, after_gelu: bool = False) -> str:
     """`hidden @ matrix.T`. In int8, activations are shifted to uint8, the only kind that x86 multiplies with int8."""
     if not parts.int8:
         exact: str = parts.add("MatMul", hidden, parts.constant(matrix.T))
