@@ -140,6 +140,7 @@ class ScriptedHosts:
         self.catalog: Callable[[], Catalog] = lambda: CATALOG
         self.owners: dict[str, Ownership] = {}
         self.running: dict[str, asyncio.Task[Ended]] = {}
+        self.latest: dict[str, asyncio.Task[Ended]] = {}  # of each conversation
 
     async def send(self, send: Send) -> Accepted | Ended:
         self.sent.append(send)
@@ -153,7 +154,9 @@ class ScriptedHosts:
         owner = await self._owner(send.key)
         accepted = await self.store.accept(send.key, owner, send)
         if not accepted.replayed:
-            self.running[send.turn_id] = asyncio.create_task(self._run(send, owner, accepted))
+            before = self.latest.get(send.key.conversation)
+            running = asyncio.create_task(self._run(send, owner, accepted, before))
+            self.running[send.turn_id] = self.latest[send.key.conversation] = running
         elif (ended := await self.store.ended(send.key.tenant, accepted.turn.id)) is not None:
             return Ended(ended.turn, ended.user_message, ended.message, True)
         if send.wait:
@@ -183,7 +186,9 @@ class ScriptedHosts:
             self.owners[key.conversation] = activation.ownership
         return self.owners[key.conversation]
 
-    async def _run(self, send: Send, owner: Ownership, accepted: AcceptedTurn) -> Ended:
+    async def _run(
+        self, send: Send, owner: Ownership, accepted: AcceptedTurn, before: asyncio.Task[Ended] | None
+    ) -> Ended:
         script, turn_id, attempt = self.script, send.turn_id, 1
         layout: Layout = [{"type": ACCEPTED}]
         n = 0
@@ -195,6 +200,9 @@ class ScriptedHosts:
                 await self.journal.append(Event(turn_id, attempt, n, kind, data))
 
         await tell(ACCEPTED, {"user_message": accepted.user_message.model_dump(mode="json")})
+        if before is not None and accepted.turn.status == "queued":  # a conversation's turns run one after another
+            await asyncio.wait((before,))
+            await self.store.start(send.key, owner, turn_id)
         chosen = {"model": send.model if send.model != "auto" else "small", "reason": "the test wants it"}
         layout.append({"type": MODEL, **chosen})
         await tell(MODEL, chosen)
