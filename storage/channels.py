@@ -44,10 +44,13 @@ class PostgresChannels:
     async def ids(self, kind: Kind) -> list[str]:
         """Of active channels of this kind in all tenants, of the oldest `LISTED` where there are more."""
         async with asking(self._pool) as lent:
-            rows = await lent.fetch(
-                "SELECT channel_id FROM brain.active_channels($1) ORDER BY channel_id LIMIT $2", kind, LISTED
+            listed = await lent.fetchval(  # one text: as rows so many take ten times the work to read
+                "SELECT string_agg(channel_id, ' ') FROM"
+                " (SELECT channel_id FROM brain.active_channels($1) ORDER BY channel_id LIMIT $2) AS listed",
+                kind,
+                LISTED,
             )
-        return [row["channel_id"] for row in rows]
+        return (listed or "").split()
 
     @again
     async def bound_to(self, tenant: str, conversation: str) -> list[tuple[Channel, Binding]]:

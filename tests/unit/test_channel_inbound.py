@@ -18,6 +18,7 @@ from domain.ids import new_id
 from serve_app.ingress import IngressSettings, channel_inbound, unsigned
 from serve_app.ingress.channel_inbound import LONGEST
 from serve_app.outward import open_outward
+from storage import channels
 from storage.attempts import Attempts
 from storage.bootstrap import bootstrap
 from storage.redis import open_redis
@@ -371,6 +372,18 @@ async def test_a_channel_behind_an_address_that_used_up_its_own_goes_on_at_every
             assert await posted(one, mine) == 200
             assert await posted(one, mine, secret=secret) == 429, "not told from one that does not exist"
             assert await posted(one, mine) == 200
+
+
+async def test_channels_that_exist_are_the_active_ones_of_a_kind(given, monkeypatch):
+    one, two = await given.shop(), await given.shop()
+    bindings = given.parts.outward.bindings
+    assert {one.id, two.id} <= set(await bindings.ids("webhook"))
+    await given.http.patch(f"/api/v1/channels/{one.id}", json={"status": "disabled"})
+    found = await bindings.ids("webhook")
+    assert two.id in found and one.id not in found and found == sorted(found)
+    assert await bindings.ids("service") == []
+    monkeypatch.setattr(channels, "LISTED", 1)
+    assert await bindings.ids("webhook") == found[:1]
 
 
 async def test_another_channels_secret_does_not_count(given):
