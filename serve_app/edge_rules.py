@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 Network = IPv4Network | IPv6Network
 LOOPBACK = "127.0.0.0/8,::1/128"
+NAT64 = IPv6Network("64:ff9b::/96")  # the well-known prefix (RFC 6052, section 2.1)
 BOUND = 4096  # addresses that are remembered
 LONGEST = 45  # characters of an IPv6 address, with an IPv4 address in it
 _HOST = re.compile(r"(\*\.)?[a-z0-9._-]+|\[[0-9a-f:.]+\]")
@@ -90,13 +91,16 @@ class Proxies:
 
 
 def counted_as(address: str) -> str:
-    """What attempts are counted by. Who has one IPv6 address has all of its /64 (RFC 6177), so that is what counts."""
+    """What attempts are counted by. Who has one IPv6 address has all of its /64 (RFC 6177), so that is what counts; of
+    one that stands for an IPv4 address it is that."""
     try:
         found = ip_address(address)
     except ValueError:
         return address
     if isinstance(found, IPv4Address):
         return str(found)
+    if found in NAT64:
+        return str(IPv4Address(int(found) & 0xFFFF_FFFF))
     mapped = found.ipv4_mapped
     return str(IPv6Network((int(found) >> 64 << 64, 64))) if mapped is None else str(mapped)
 

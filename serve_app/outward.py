@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from adapters.allow_list import AllowList
 from adapters.channels.receiving import Receiving
@@ -72,5 +73,5 @@ async def open_outward(
         ports,
         allowed,
         outgoing,
-        Unsigned(attempts or Attempts(None)),
+        Unsigned(attempts or Attempts(None), partial(store.ids, "webhook")),
     )

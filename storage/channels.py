@@ -16,6 +16,7 @@ from storage.retry import again
 from storage.sealing import MasterKeys
 from storage.subscribers import CHANNELS, opened
 
+LISTED = 100_000  # channels that are named at once
 _BINDING = "b.tenant_id, b.channel_id, c.kind, b.thread, b.conversation_id, b.channel_user, b.created_at AS bound_at"
 _BINDINGS = "brain.channel_bindings b JOIN brain.channels c ON c.tenant_id = b.tenant_id AND c.id = b.channel_id"
 
@@ -38,6 +39,18 @@ class PostgresChannels:
             rows = await lent.fetch("SELECT * FROM brain.active_channels($1)", kind)
         found = [await self._channel(row["tenant_id"], row["channel_id"]) for row in rows]
         return [one for one in found if one is not None and one.active]
+
+    @again
+    async def ids(self, kind: Kind) -> list[str]:
+        """Of active channels of this kind in all tenants, of the oldest `LISTED` where there are more."""
+        async with asking(self._pool) as lent:
+            listed = await lent.fetchval(  # one text: as rows so many take ten times the work to read
+                "SELECT string_agg(channel_id, ' ') FROM"
+                " (SELECT channel_id FROM brain.active_channels($1) ORDER BY channel_id LIMIT $2) AS listed",
+                kind,
+                LISTED,
+            )
+        return (listed or "").split()
 
     @again
     async def bound_to(self, tenant: str, conversation: str) -> list[tuple[Channel, Binding]]:

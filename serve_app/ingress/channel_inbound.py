@@ -3,6 +3,7 @@
 import time
 
 from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from adapters.standard_webhooks import BadSignature, verify
@@ -24,7 +25,6 @@ from serve_app.ingress.parts import outward_of, parts_of
 router = APIRouter(prefix="/api/v1/channels/{channel_id}", tags=["channels"])
 LONGEST = 256 * 1024  # bytes of a body
 PER_MINUTE = 1200  # requests of a channel
-NO_ID = "none"
 NOBODY = b"-" * 32  # a secret of no channel: what names none takes as long to refuse
 
 
@@ -34,12 +34,15 @@ NOBODY = b"-" * 32  # a secret of no channel: what names none takes as long to r
 async def take_inbound(request: Request, channel_id: str) -> Response:
     """A message, a receipt, or that somebody writes, signed by the channel's secret (Standard Webhooks, at most five
     minutes ago). The same `id` again changes nothing: on any answer but 2xx and 4xx, send it again."""
-    outward_of(request).unsigned.check(visit_of(request.scope).network, channel_id)
-    raw = await request.body()
-    if len(raw) > LONGEST:
-        raise Problem(413, f"the body is larger than {LONGEST} bytes")
-    channel = await _signed_by(request, channel_id, raw)
-    visit = visit_of(request.scope)
+    visit, unsigned = visit_of(request.scope), outward_of(request).unsigned
+    named = channel_id if is_id(channel_id, "chn") else None
+    await unsigned.check(visit.network, named)
+    try:
+        raw = await _body(request)
+        channel = await _signed_by(request, named, raw)
+    except (Problem, ClientDisconnect):  # also of what was not signed to its end
+        await unsigned.failed(visit.network, named)
+        raise
     visit.tenant, visit.caller = channel.tenant, channel.id
     TENANT.set(channel.tenant)
     body = checked(InboundBody, raw, strict=True)
@@ -58,23 +61,34 @@ async def take_inbound(request: Request, channel_id: str) -> Response:
     )
 
 
-async def _signed_by(request: Request, channel_id: str, raw: bytes) -> Channel:
-    """The channel whose secret signed this. Raises `Problem` 401, also where there is no such channel, and
-    `TooManyAttempts`."""
-    bindings, unsigned = outward_of(request).bindings, outward_of(request).unsigned
-    address, named = visit_of(request.scope).network, channel_id if is_id(channel_id, "chn") else NO_ID
-    found = await bindings.found(channel_id) if named != NO_ID else None
+async def _body(request: Request) -> bytes:
+    """Raises `Problem` 413, before anything is read where the head tells it."""
+    told, parts, size = request.headers.get("content-length", ""), [], 0
+    if told.isascii() and told.isdigit() and int(told) > LONGEST:
+        raise _too_large()
+    async for part in request.stream():
+        size += len(part)
+        if size > LONGEST:
+            raise _too_large()
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _too_large() -> Problem:
+    return Problem(413, f"the body is larger than {LONGEST} bytes")
+
+
+async def _signed_by(request: Request, channel_id: str | None, raw: bytes) -> Channel:
+    """The channel whose secret signed this. Raises `Problem` 401, also where there is no such channel."""
+    found = None if channel_id is None else await outward_of(request).bindings.found(channel_id)
     channel = found if found is not None and found.kind == "webhook" else None
     headers = {name.lower(): value for name, value in request.headers.items()}
     try:
         verify((NOBODY,) if channel is None else channel.secrets, headers, raw, time.time())
     except BadSignature as error:
-        await unsigned.failed(address, named)
         raise Problem(401, f"not signed by this channel: {error}", code="invalid_signature") from None
     if channel is None:
-        await unsigned.failed(address, named)
         raise Problem(401, "not signed by this channel", code="invalid_signature")
-    unsigned.signed(address, channel.id)
     return channel
 
 

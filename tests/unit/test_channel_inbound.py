@@ -3,19 +3,25 @@
 import asyncio
 import json
 import time
+from contextlib import AsyncExitStack
 
+import httpx
 import pytest
+from starlette.requests import Request
 
 from adapters.channels.receiving import Receiving
 from adapters.outgoing import Outgoing
-from adapters.standard_webhooks import WINDOW, sign
+from adapters.standard_webhooks import WINDOW, sign, verify
 from domain.channels import Inbound
 from domain.errors import Unavailable
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings, unsigned
+from serve_app.ingress import IngressSettings, channel_inbound, unsigned
 from serve_app.ingress.channel_inbound import LONGEST
 from serve_app.outward import open_outward
+from storage import channels
+from storage.attempts import Attempts
 from storage.bootstrap import bootstrap
+from storage.redis import open_redis
 from tests.conftest import make_database
 from tests.doubles.receiver import ALLOWED, receiving
 from tests.storage.delivery_world import DeliveryWorld, plain
@@ -40,10 +46,11 @@ class Shop:
         if given["type"] == "message":
             given.setdefault("text", "where is my parcel")
         content = raw if raw is not None else json.dumps(body or given).encode()
-        signed = sign([secret or self.secret], "wh-1", int(time.time() if at is None else at), content)
+        if headers is None:
+            headers = sign([secret or self.secret], "wh-1", int(time.time() if at is None else at), content)
         path = f"{self.world.url}/api/v1/channels/{self.id}/inbound"
         async with self.world.http.__class__() as http:  # without the client's key
-            return await http.post(path, content=content, headers=signed if headers is None else headers)
+            return await http.post(path, content=content, headers=headers)
 
     async def settle(self):
         """All turns have ended, and all is delivered."""
@@ -275,7 +282,108 @@ async def test_who_guesses_at_channels_costs_no_look_at_the_database(given, monk
         statuses.append((await shop.post()).status_code)
     assert statuses == [401] * 3 + [429] * 5 and len(looks) == 1 + 4
     shop.id = mine
-    assert (await shop.post()).status_code == 200, "a channel that signs there goes on"
+    assert (await shop.post()).status_code == 200, "a channel that exists goes on"
+
+
+async def test_of_requests_to_what_is_no_id_few_are_looked_at(given, monkeypatch):
+    monkeypatch.setattr(unsigned, "BY_BOTH", 3)
+    shop, looks = await given.shop(), []
+    monkeypatch.setattr(channel_inbound, "verify", lambda *request: looks.append(1) or verify(*request))
+    mine, statuses = shop.id, []
+    for n in range(12):
+        shop.id = f"chn_nothing-{n}"
+        statuses.append((await shop.post()).status_code)
+    assert statuses == [401] * 3 + [429] * 9 and len(looks) == 3 + 1
+    shop.id = mine
+    assert (await shop.post()).status_code == 200
+
+
+async def test_what_is_no_id_counts_for_its_address(given, monkeypatch):
+    monkeypatch.setattr(unsigned, "BY_ADDRESS", 3)
+    shop = await given.shop()
+    for n in range(3):
+        shop.id = f"chn_nothing-{n}"
+        assert (await shop.post()).status_code == 401
+    shop.id = new_id("chn")
+    assert [(await shop.post()).status_code for _ in range(2)] == [429, 429]
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_of_bodies_that_are_too_large_few_are_read(given, monkeypatch, told):
+    monkeypatch.setattr(unsigned, "BY_BOTH", 3)
+    shop, read = await given.shop(), []
+    stream = Request.stream
+
+    async def counted(request):
+        async for part in stream(request):
+            read.append(len(part))
+            yield part
+
+    async def in_parts():
+        for _ in range(8):
+            yield b" " * (LONGEST // 4)
+
+    monkeypatch.setattr(Request, "stream", counted)
+    statuses = []
+    for _ in range(6):
+        raw = b" " * (LONGEST + 1) if told else in_parts()
+        statuses.append((await shop.post(raw=raw, headers={})).status_code)
+    assert statuses == [413] * 3 + [429] * 3
+    # of each that was looked at, as much as shows that it is too large: the first of them that is refused is the fourth
+    assert (sum(read) == 0) if told else (4 * LONGEST < sum(read) <= 4 * (LONGEST + 256 * 1024))
+
+
+async def test_a_body_that_is_left_off_counts(given, monkeypatch):
+    monkeypatch.setattr(unsigned, "BY_BOTH", 1)
+    shop, host = await given.shop(), httpx.URL(given.url)
+    head = f"POST /api/v1/channels/{shop.id}/inbound HTTP/1.1\r\nhost: {host.host}\r\ncontent-length: 1000\r\n\r\n"
+    for _ in range(2):
+        _, writer = await asyncio.open_connection(host.host, host.port)
+        writer.write(head.encode() + b"{")
+        await writer.drain()
+        writer.close()
+    async with asyncio.timeout(10):
+        while (await shop.post()).status_code != 429:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_channel_behind_an_address_that_used_up_its_own_goes_on_at_every_replica(
+    given, url, redis_url, monkeypatch
+):
+    monkeypatch.setattr(unsigned, "BY_ADDRESS", 3)
+    async with AsyncExitStack() as stack:
+        redis = await stack.enter_async_context(open_redis(redis_url))
+        replicas = [given, await stack.enter_async_context(world(url, given.tenant, IngressSettings(poll=0.01)))]
+        for one in replicas:
+            outward = await open_outward(one.pool, MASTER, ALLOWED, one.hosts, attempts=Attempts(redis))
+            monkeypatch.setattr(one.parts, "outward", outward)
+            stack.push_async_callback(outward.close)
+        shop, secret = await given.shop(), b"x" * 32
+        mine = shop.id
+
+        async def posted(to, channel, **fields):
+            shop.world, shop.id = to, channel
+            return (await shop.post(type="typing", **fields)).status_code
+
+        for _ in range(3):
+            assert await posted(replicas[0], new_id("chn"), secret=secret) == 401
+        for one in replicas:  # neither has seen the channel sign
+            assert [await posted(one, new_id("chn"), secret=secret) for _ in range(2)] == [429, 429]
+            assert await posted(one, mine) == 200
+            assert await posted(one, mine, secret=secret) == 429, "not told from one that does not exist"
+            assert await posted(one, mine) == 200
+
+
+async def test_channels_that_exist_are_the_active_ones_of_a_kind(given, monkeypatch):
+    one, two = await given.shop(), await given.shop()
+    bindings = given.parts.outward.bindings
+    assert {one.id, two.id} <= set(await bindings.ids("webhook"))
+    await given.http.patch(f"/api/v1/channels/{one.id}", json={"status": "disabled"})
+    found = await bindings.ids("webhook")
+    assert two.id in found and one.id not in found and found == sorted(found)
+    assert await bindings.ids("service") == []
+    monkeypatch.setattr(channels, "LISTED", 1)
+    assert await bindings.ids("webhook") == found[:1]
 
 
 async def test_another_channels_secret_does_not_count(given):

@@ -156,21 +156,52 @@ async def test_a_client_that_floods_is_refused_and_then_sent_away(brain):
         assert code == 4429 and "frames a second" in reason
 
 
+@pytest.fixture
+def now(monkeypatch):
+    """The time that sockets tell, in a list of one: it stands still where a test does not move it."""
+    told = [time.monotonic() + 60]
+    monkeypatch.setattr(endpoint, "time", SimpleNamespace(monotonic=lambda: told[0]))
+    return told
+
+
+async def refused(one: Client, count: int) -> list[int]:
+    """Which of the frames with these numbers are refused for coming too fast, once all of them are answered."""
+    waited, found = set(range(count)), []
+    while waited:
+        frame = await one.hear()
+        waited.discard(frame.get("ref"))
+        if frame.get("code") == "overloaded":
+            found.append(frame["ref"])
+    return sorted(found)
+
+
+async def test_an_application_that_opens_may_ask_of_all_that_it_shows(brain, now):
+    conversations = [await brain.conversation() for _ in range(100)]
+    for _ in range(2):  # and again when it connects anew
+        async with client(brain) as one:
+            for n, conversation in enumerate(conversations):
+                await one.tell("subscribe", conversation_id=conversation)
+                await one.tell("presence", ref=n, conversation_id=conversation)
+            assert await refused(one, 100) == []
+            assert (await one.ask("ping"))["op"] == "pong"
+
+
 @pytest.mark.parametrize("op", ["read", "presence"])
-async def test_frames_for_which_a_store_is_asked_may_come_less_often(brain, op, monkeypatch):
-    now = [time.monotonic() + 60]
-    monkeypatch.setattr(endpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
+async def test_frames_for_which_a_store_is_asked_may_come_less_often(brain, op, now):
     conversation = await brain.conversation()
     fields = {"conversation_id": conversation, **({"message_id": new_id("msg")} if op == "read" else {})}
-    async with client(brain) as one:
-        for n in range(30):  # of pings, a hundred may come at once
+
+    async def at_once(count: int) -> list[int]:
+        for n in range(count):
             await one.tell(op, ref=n, **fields)
-        assert (await one.until("error", code="overloaded"))["ref"] == 20
-        while (await one.hear()).get("ref") != 29:
-            continue
-        now[0] += 1
+        return await refused(one, count)
+
+    async with client(brain) as one:
+        assert await at_once(200) == list(range(120, 200)), "more than are forgiven, but no more frames than may come"
+        now[0] += 2
+        assert await at_once(100) == list(range(20, 100)), "ten a second"
         assert (await one.ask("ping"))["op"] == "pong", "the socket stays open"
-        for n in range(40):
+        for n in range(100):
             await one.tell(op, ref=n, **fields)
         assert (await drained(one))[0] == 4429
 

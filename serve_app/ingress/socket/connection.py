@@ -18,8 +18,9 @@ from serve_app.ingress.socket.wire import abort
 
 BUFFER = 1024 * 1024  # characters that may wait to be written
 ROOM = 256 * 1024  # of them, below which more of a stream is fetched
-FRAMES, BURST = 50.0, 100.0  # frames a second that a client may send, and at once
-FORGIVEN = 20  # frames over that, which are refused one by one
+FRAMES, BURST = 50.0, 250.0  # frames a second that a client may send, and at once
+ASKING, ASKED = 10.0, 120.0  # of them, for which a store is asked: an application that opens asks of all that it shows
+FORGIVEN = 20  # frames over `FRAMES`, which are refused one by one
 ENDED = 32  # turns that have ended here lately: a late word of them begins nothing
 
 UNAUTHORIZED, SLOW, FLOODING = 4401, 4408, 4429
@@ -35,6 +36,7 @@ class Connection:
 
     __slots__ = (
         "_allowance",
+        "_asking",
         "_at",
         "_over",
         "_room",
@@ -69,7 +71,7 @@ class Connection:
         self._waiting: deque[str] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._room: asyncio.Event | None = None
-        self._size, self._allowance, self._at, self._over = 0, BURST, self.opened, 0
+        self._size, self._allowance, self._asking, self._at, self._over = 0, BURST, ASKED, self.opened, 0
 
     def push(self, text: str) -> None:
         """Write a frame, now or as soon as the client takes it. A client that takes none for long is sent away."""
@@ -116,20 +118,24 @@ class Connection:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def allows(self, now: float, cost: float = 1) -> bool:
-        """Whether another frame may come (a token bucket), which counts as `cost` frames. A client that goes on and on
-        is sent away."""
-        self._allowance = min(BURST, self._allowance + (now - self._at) * FRAMES)
-        self._at = now
-        if self._allowance >= cost:
-            self._allowance -= cost
-            if self._allowance > BURST / 2:
-                self._over = 0
-            return True
-        self._over += 1
-        if self._over > FORGIVEN:
-            self.close(FLOODING, f"more than {FRAMES:g} frames a second")
-        return False
+    def allows(self, now: float, asks: bool = False) -> bool:
+        """Whether another frame may come (token buckets); `asks`: whether a store is asked for it. A client that goes
+        on and on is sent away: for the frames it sends, not for those of them that ask too much."""
+        since, self._at = now - self._at, now
+        self._allowance = min(BURST, self._allowance + since * FRAMES)
+        self._asking = min(ASKED, self._asking + since * ASKING)
+        if self._allowance < 1:
+            self._over += 1
+            if self._over > FORGIVEN:
+                self.close(FLOODING, f"more than {FRAMES:g} frames a second")
+            return False
+        self._allowance -= 1
+        if self._allowance > BURST / 2:
+            self._over = 0
+        if asks and self._asking < 1:
+            return False
+        self._asking -= asks
+        return True
 
     def follows(self, turn_id: str) -> bool:
         """Whether the turn's events go here, or went until it ended a moment ago."""

@@ -21,7 +21,7 @@ SPOKEN = "brain.v1"
 BEARER, TICKET = "bearer.", "ticket."  # subprotocols that carry a credential
 USUAL = frozenset((1000, 1001, 1005, 1006, 1009, 1011, 1012))  # codes of a client, which may send any
 AT_ONCE = 32  # frames of one socket that are worked on at the same time
-MORE = {"read": 4.0, "presence": 4.0}  # frames as which one of these counts beside itself: a store is asked for each
+ASKS = frozenset(("read", "presence"))  # for which a store is asked, and which take of no other limit
 IN_ORDER = frozenset(("send", "subscribe", "unsubscribe"))  # of one conversation, as they came
 
 
@@ -108,13 +108,13 @@ class Endpoint:
         obeying: "set[asyncio.Task[None]]",
     ) -> None:
         metrics.SOCKET_FRAMES.labels("in").inc()
-        allowed = socket.allows(time.monotonic())
         try:
             op, frame = frames.read(text)
         except frames.Misread as wrong:
+            socket.allows(time.monotonic())
             socket.push(frames.error(wrong.problem, wrong.ref))
             return
-        if not allowed or (op in MORE and not socket.allows(time.monotonic(), MORE[op])):
+        if not socket.allows(time.monotonic(), op in ASKS):
             socket.push(frames.error(Overloaded("frames come too fast"), frame.ref))
         elif socket.caller is None:
             await self._introduced(socket, op, frame)
