@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from domain.errors import Unavailable
-from domain.lines import Obey, Order
+from domain.lines import NoAnswer, Obey, Order
 
 log = logging.getLogger("brain.lines")
 
@@ -47,8 +47,8 @@ class RedisLineCalls:
                 return None
             async with asyncio.timeout(within):
                 return await answer
-        except TimeoutError:
-            return None
+        except TimeoutError as error:
+            raise NoAnswer("the process that holds this channel's connection did not answer in time") from error
         finally:
             del self._asked[number]
 
