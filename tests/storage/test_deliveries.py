@@ -2,6 +2,7 @@
 
 import asyncio
 
+import psycopg
 import pytest
 
 from adapters.outgoing import Outgoing
@@ -215,6 +216,21 @@ async def test_an_absence_counts_for_every_conversation_whichever_is_tried_first
     world.due()
     await world.send(world.sender(day))
     assert (await world.webhooks.one(who.tenant, webhook)).status == "disabled"
+
+
+async def test_whoever_has_a_webhook_in_hand_holds_up_no_attempt_and_hides_no_absence(world):
+    who, day = world.tenant(), Retry(jitter=0)
+    webhook = await world.webhook(who)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    world.receiver.usual = 500
+    await world.send(world.sender(day))
+    world.away("3 days")
+    with psycopg.connect(world.url) as other:
+        other.execute("SELECT FROM brain.webhooks WHERE id = %s FOR UPDATE", (webhook,))
+        async with asyncio.timeout(20):
+            await world.send(world.sender(day))
+    assert world.sql("SELECT status, attempts FROM brain.deliveries") == [("waiting", 2)]
 
 
 async def test_while_a_webhook_is_disabled_nobody_is_away(world):
