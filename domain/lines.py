@@ -59,7 +59,7 @@ class LineCalls(Protocol):
 
     async def ask(self, holder: str, order: Order, within: float) -> Mapping[str, Any] | None:
         """His answer; None where he is not there. Raises `NoAnswer` where he heard, and says nothing within so many
-        seconds."""
+        seconds; `Unavailable` also where no answer could be heard."""
         ...
 
     async def tell(self, holder: str, order: Order) -> None:

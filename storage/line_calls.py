@@ -40,10 +40,12 @@ class RedisLineCalls:
             self._task = asyncio.create_task(self._listen(), name="line-calls")
 
     async def ask(self, holder: str, order: Order, within: float) -> Order | None:
+        if not self._hearing:  # the answer would be lost
+            raise Unavailable("answers of other processes are not heard at the moment")
         number = uuid.uuid4().hex
         answer: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
-        heard = self._heard if self._hearing else None
+        heard = self._heard
         try:
             if not await self._publish(holder, {"order": order, "number": number, "from": self.holder}):
                 return None
