@@ -13,7 +13,7 @@ from typing import Any
 
 from domain.acting import acting_for
 from domain.channels import SEND_WITHIN, Sent
-from domain.deliveries import Due, FanOut, Lane, Lanes, Retry, Transport, verdict
+from domain.deliveries import Due, FanOut, Lane, Lanes, Retry, Transport, lost, verdict
 from domain.errors import Unavailable
 
 log = logging.getLogger("brain.deliveries")
@@ -160,11 +160,15 @@ class Sending:
                 log.warning("a delivery could not be made: %s: %s", type(error).__name__, error)
 
     async def _deliver(self, due: Due) -> bool:
-        began = time.monotonic()
-        self.figures.attempts += 1
-        sent = await self._attempt(due)
+        began, tried = time.monotonic(), due.delivery.tried
+        sent: Sent | None
+        if (found := lost(tried, self._retry)) is not None:
+            sent = Sent("later", error="whoever tried it did not live to tell the end")
+        else:
+            self.figures.attempts += 1
+            sent = await self._attempt(due)
+            found = verdict(sent, tried.after(time.monotonic() - began), self._retry, self._chance())
         seconds = time.monotonic() - began
-        found = verdict(sent, due.delivery.attempts, due.delivery.elapsed + seconds, self._retry, self._chance())
         more = await self._lanes.ended(due, sent, found, seconds)
         self.figures.delivered += found.status == "delivered"
         self.figures.failed += found.status == "failed"

@@ -135,7 +135,7 @@ class Sent:
 
     `status`: HTTP's, where there is one. `answer`: the beginning of what was answered. `after`: seconds that the
     receiver asks to wait. `error`: why it was not taken, in words. `ours`: nobody was asked, for want of this service:
-    until the next attempt no time counts against the receiver.
+    it is no attempt, and until the next one no time counts against the receiver.
     """
 
     result: Result

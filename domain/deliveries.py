@@ -5,7 +5,7 @@ schedule"), cut off after a day.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from domain.channels import Channel, Result, Sent
@@ -16,6 +16,9 @@ DeliveryStatus = Literal["waiting", "delivered", "failed", "skipped"]
 Why = Literal["gone", "exhausted"]
 DAY = 86_400.0  # seconds
 DELAYS = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0)  # seconds before the second attempt, the third, …
+LONGEST = 7 * DAY  # whatever the service missed: a delivery that was tried as often as in a day ends
+OURS = (5.0, 60.0)  # seconds, at least and at most, until this service looks whether it can try by now
+UNENDED = 3  # attempts in a row that nobody ended, until more of them are made only seldom
 JITTER = 0.1
 HELD = 40.0  # seconds that a lane is one sender's: more than an attempt may take
 ANSWER = 500  # bytes of an answer that are kept
@@ -37,16 +40,45 @@ class IllegalDelivery(BrainError):
 @dataclass(frozen=True, slots=True)
 class Retry:
     """`delays`: seconds between attempts, the last one again and again. `last`: seconds after the first attempt at
-    which the last one is made, without those for which the service came late. `jitter`: the share by which a delay is
-    longer or shorter."""
+    which the last one is made, without those for which the service was away; `longest`: with them. `jitter`: the share
+    by which a delay is longer or shorter."""
 
     delays: tuple[float, ...] = DELAYS
     last: float = DAY
+    longest: float = LONGEST
     jitter: float = JITTER
 
     def delay(self, attempts: int, chance: float) -> float:
         """Seconds after this many attempts; `chance` in [0, 1)."""
-        return self.delays[min(attempts, len(self.delays)) - 1] * (1 + self.jitter * (2 * chance - 1))
+        return self.delays[min(attempts, len(self.delays)) - 1] * self._spread(chance)
+
+    def look(self, waited: float, chance: float) -> float:
+        """Seconds until this service looks again whether it can try at all; `waited`: those since it last looked."""
+        return min(max(OURS[0], 2 * waited), OURS[1]) * self._spread(chance)
+
+    def over(self, tried: "Tried") -> bool:
+        """Whether an attempt that ends now was the last one."""
+        most = len(self.delays) + 2  # attempts, of a receiver that never answers
+        return tried.elapsed >= self.last or (tried.wall >= self.longest and tried.attempts >= most)
+
+    def _spread(self, chance: float) -> float:
+        return 1 + self.jitter * (2 * chance - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """How a delivery was tried. `attempts`: with the present one. Seconds since the first began: `wall` all of them,
+    `elapsed` those in which this service was there. `waited`: seconds since this service last looked whether it could
+    try, and could not. `unended`: attempts directly before this one whose end nobody wrote down."""
+
+    attempts: int
+    elapsed: float
+    wall: float
+    waited: float = 0.0
+    unended: int = 0
+
+    def after(self, seconds: float) -> "Tried":
+        return replace(self, elapsed=self.elapsed + seconds, wall=self.wall + seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +90,28 @@ class Verdict:
     why: Why | None = None
 
 
-def verdict(sent: Sent | None, attempts: int, elapsed: float, retry: Retry, chance: float) -> Verdict:
-    """What follows on an attempt. `sent` None: there was nothing to tell any more. `attempts`: with this one;
-    `elapsed`: seconds since the first began, without those for which the service came late."""
+def verdict(sent: Sent | None, tried: Tried, retry: Retry, chance: float) -> Verdict:
+    """What follows on an attempt that ends now. `sent` None: there was nothing to tell any more."""
     if sent is None:
         return Verdict(move("waiting", "nothing"))
     if sent.result == "taken":
         return Verdict(move("waiting", "taken"))
     if sent.result == "gone":
         return Verdict(move("waiting", "gone"), why="gone")
-    wait = max(retry.delay(attempts, chance), sent.after or 0.0)
     if sent.ours:
-        return Verdict(move("waiting", "later"), wait)
-    if elapsed >= retry.last:
+        return Verdict(move("waiting", "later"), retry.look(tried.waited, chance))
+    if retry.over(tried):
         return Verdict(move("waiting", "over"), why="exhausted")
-    return Verdict(move("waiting", "later"), wait=min(wait, retry.last - elapsed))
+    wait = max(retry.delay(tried.attempts, chance), sent.after or 0.0)
+    return Verdict(move("waiting", "later"), wait=min(wait, retry.last - tried.elapsed))
+
+
+def lost(tried: Tried, retry: Retry) -> Verdict | None:
+    """The end of a delivery whose attempts all break off, perhaps because it kills whoever makes them; the receiver
+    need not know of it, so nothing else is given up."""
+    if tried.unended < UNENDED or not retry.over(tried):
+        return None
+    return Verdict(move("waiting", "over"))
 
 
 def move(status: DeliveryStatus, came: Result | Literal["nothing", "over"]) -> DeliveryStatus:
@@ -105,16 +144,14 @@ class WebhookTarget:
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """`event`: what is told, without text: the CloudEvent's JSON, or of a channel what `Outbound` is made of.
-    `attempts`: with the one that begins now; `elapsed`: seconds since the first began, without those for which the
-    service itself came late with an attempt: it was away, or had too much to do."""
+    `tried`: as the next attempt begins."""
 
     id: str
     event_id: str
     type: str
     event: dict[str, Any]
     message_id: str | None
-    attempts: int
-    elapsed: float
+    tried: Tried
 
 
 @dataclass(frozen=True, slots=True)

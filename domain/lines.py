@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from domain.channels import Channel, ChannelState
+from domain.errors import BrainError
+
+
+class NoAnswer(BrainError):
+    """The process that holds this channel's connection did not answer in time: what was asked may have been done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,8 @@ class LineCalls(Protocol):
         ...
 
     async def ask(self, holder: str, order: Order, within: float) -> Mapping[str, Any] | None:
-        """His answer; None where he is not there, or says nothing within so many seconds: it may have been done."""
+        """His answer; None where he is not there. Raises `NoAnswer` where he heard, and says nothing within so many
+        seconds; `Unavailable` also where no answer could be heard."""
         ...
 
     async def tell(self, holder: str, order: Order) -> None:

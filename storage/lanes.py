@@ -7,13 +7,16 @@ from typing import Any
 import asyncpg
 
 from domain.channels import Channel, Sent
-from domain.deliveries import HELD, Delivery, Due, Lane, Verdict, WebhookTarget
+from domain.deliveries import HELD, UNENDED, Delivery, Due, Lane, Tried, Verdict, WebhookTarget
 from domain.message import Message
 from storage import rows
 from storage.channels import channel_of
 from storage.postgres import Connection, Pool, asking, call, reading
 from storage.sealing import MasterKeys
-from storage.subscribers import CHANNELS, WEBHOOKS, by_the_service, disable, opened
+from storage.subscribers import CHANNELS, WEBHOOKS, Table, by_the_service, disable, opened
+
+ABSENT = timedelta(minutes=1)  # with something due and nothing tried: the service is away. More than attempts take
+NOTED = timedelta(seconds=10)  # about when a subscriber was last tried is known so exactly: not each attempt writes it
 
 _HOLD = (
     "UPDATE brain.delivery_lanes SET held_until = clock_timestamp() + $5 WHERE tenant_id = $1 AND subscriber = $2"
@@ -24,26 +27,46 @@ _GIVE_UP = (
     " AND subscriber = $2 AND stream = $3 AND holder = $4"
 )
 _NEXT = (
-    "SELECT id, next_at, coalesce(next_at <= clock_timestamp(), true) AS due"
+    "SELECT id, next_at, coalesce(next_at <= clock_timestamp(), true) AS due,"
+    " coalesce(extract(epoch FROM clock_timestamp() - ours_since), 0)::float8 AS waited"
     " FROM brain.deliveries WHERE tenant_id = $1 AND subscriber = $2 AND stream = $3 AND status = 'waiting'"
     " ORDER BY place LIMIT 1"
 )
-# An attempt that comes late is the service's own doing: `away` sums that up. One that nobody ends was due when it
-# began.
+# That something is tried at the subscriber now, and for how long in all nothing was though something was due. Whoever
+# finds the row locked leaves the writing to the other and counts the same: attempts wait for each other nowhere here.
+_TRYING = (
+    "WITH seen AS (SELECT absent, CASE WHEN tried_at > clock_timestamp() - $3::interval THEN interval '0'"
+    " ELSE clock_timestamp() - greatest(tried_at, coalesce((SELECT min(due) FROM brain.delivery_lanes"
+    " WHERE tenant_id = $1 AND subscriber = $2 AND due IS NOT NULL), clock_timestamp())) END AS gap"
+    " FROM brain.{table} WHERE tenant_id = $1 AND id = $2),"
+    " found AS (SELECT CASE WHEN gap > $3 THEN absent + gap ELSE absent END AS absent FROM seen),"
+    " mine AS (SELECT id FROM brain.{table} WHERE tenant_id = $1 AND id = $2"
+    " AND coalesce(tried_at < clock_timestamp() - $4::interval, true) FOR NO KEY UPDATE SKIP LOCKED),"
+    " told AS (UPDATE brain.{table} s SET tried_at = clock_timestamp(), absent = found.absent FROM mine, found"
+    " WHERE s.tenant_id = $1 AND s.id = mine.id)"
+    " SELECT absent FROM found"
+)
+# Its day goes on while its subscriber is tried, if only elsewhere: `away` sums up what does not count. Many attempts in
+# a row that nobody ended keep off the next one, whoever lives to make it.
 _BEGIN = (
     "UPDATE brain.deliveries SET attempts = attempts + 1, first_tried_at = coalesce(first_tried_at, clock_timestamp()),"
     " away = CASE WHEN first_tried_at IS NULL THEN interval '0'"
-    " ELSE away + greatest(clock_timestamp() - next_at, interval '0') END, next_at = clock_timestamp()"
+    " WHEN ours_since IS NOT NULL THEN away + greatest(clock_timestamp() - ours_since, interval '0')"
+    " ELSE away + greatest($3::interval - coalesce(absent_then, $3::interval), interval '0') END,"
+    " absent_then = $3, ours_since = NULL, unended = unended + 1,"
+    " next_at = clock_timestamp() + least(greatest(unended + 1 - $4, 0) * interval '10 minutes', interval '10 hours')"
     " WHERE tenant_id = $1 AND id = $2 AND status = 'waiting'"
-    " RETURNING id, event_id, type, event, message_id, attempts,"
+    " RETURNING id, event_id, type, event, message_id, attempts, unended - 1 AS unended,"
+    " extract(epoch FROM clock_timestamp() - first_tried_at)::float8 AS wall,"
     " extract(epoch FROM clock_timestamp() - first_tried_at - away)::float8 AS elapsed"
 )
 _END = (
     "UPDATE brain.deliveries SET status = $3, next_at = clock_timestamp() + $4, http_status = $5, answer = $6,"
-    " error = $7, duration_ms = $8, ended_at = CASE WHEN $3 <> 'waiting' THEN clock_timestamp() END,"
+    " error = $7, duration_ms = $8::integer, ended_at = CASE WHEN $3 <> 'waiting' THEN clock_timestamp() END,"
     " receipt = CASE WHEN $3 = 'delivered' THEN coalesce(receipt, 'sent') ELSE receipt END,"
     " receipt_at = CASE WHEN $3 = 'delivered' THEN coalesce(receipt_at, clock_timestamp()) ELSE receipt_at END,"
-    " away = away + CASE WHEN $9 THEN clock_timestamp() + $4 - coalesce(next_at, clock_timestamp()) ELSE '0' END"
+    " attempts = CASE WHEN $9 THEN attempts - 1 ELSE attempts END, unended = 0,"
+    " ours_since = CASE WHEN $9 THEN clock_timestamp() - $8::integer * interval '1 ms' END"
     " WHERE tenant_id = $1 AND id = $2 AND status = 'waiting' RETURNING first_tried_at, next_at"
 )
 _END_ALL = (
@@ -98,10 +121,12 @@ class PostgresLanes:
                 await lent.execute(_END_ALL, lane.tenant, lane.subscriber, lane.stream)
                 await lent.execute(_GIVE_UP, *self._mine(lane), None)
                 return None
-            row = await lent.fetchrow(_BEGIN, lane.tenant, head["id"])
+            trying = _TRYING.format(table=_table(target).name)
+            absent = await lent.fetchval(trying, lane.tenant, lane.subscriber, ABSENT, NOTED)
+            row = await lent.fetchrow(_BEGIN, lane.tenant, head["id"], absent, UNENDED)
             assert row is not None
             message = await _message(lent, lane.tenant, row["message_id"])
-        return Due(lane, Delivery(**row), target, message)
+        return Due(lane, _delivery(row, head["waited"]), target, message)
 
     async def ended(self, due: Due, sent: Sent | None, verdict: Verdict, seconds: float) -> bool:
         lane = due.lane
@@ -165,7 +190,7 @@ class PostgresLanes:
 
     async def _heard(self, lent: Connection, due: Due, verdict: Verdict, first_tried_at: Any) -> None:
         """A subscriber that took nothing for as long as this was tried is disabled."""
-        table: Any = WEBHOOKS if isinstance(due.target, WebhookTarget) else CHANNELS
+        table = _table(due.target)
         of = (due.lane.tenant, due.lane.subscriber)
         if verdict.status == "delivered":
             await lent.execute(
@@ -182,6 +207,15 @@ class PostgresLanes:
             if heard is None or heard < first_tried_at:
                 reason = "it took nothing for as long as a delivery was tried"
                 await disable(lent, by_the_service(of[0]), table, of[1], reason)
+
+
+def _table(target: WebhookTarget | Channel) -> Table[Any]:
+    return WEBHOOKS if isinstance(target, WebhookTarget) else CHANNELS
+
+
+def _delivery(row: asyncpg.Record, waited: float) -> Delivery:
+    tried = Tried(row["attempts"], row["elapsed"], row["wall"], waited, row["unended"])
+    return Delivery(row["id"], row["event_id"], row["type"], row["event"], row["message_id"], tried)
 
 
 async def _message(lent: Connection, tenant: str, message_id: str | None) -> Message | None:

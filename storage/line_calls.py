@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from domain.errors import Unavailable
-from domain.lines import Obey, Order
+from domain.lines import NoAnswer, Obey, Order
 
 log = logging.getLogger("brain.lines")
 
@@ -32,6 +32,7 @@ class RedisLineCalls:
         self._obey: Obey | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._heard, self._hearing = 0, False  # how often answers began to be heard, and whether they are
 
     def on_order(self, obey: Obey) -> None:
         self._obey = obey
@@ -39,16 +40,21 @@ class RedisLineCalls:
             self._task = asyncio.create_task(self._listen(), name="line-calls")
 
     async def ask(self, holder: str, order: Order, within: float) -> Order | None:
+        if not self._hearing:  # the answer would be lost
+            raise Unavailable("answers of other processes are not heard at the moment")
         number = uuid.uuid4().hex
         answer: asyncio.Future[Order] = asyncio.get_running_loop().create_future()
         self._asked[number] = answer
+        heard = self._heard
         try:
             if not await self._publish(holder, {"order": order, "number": number, "from": self.holder}):
                 return None
             async with asyncio.timeout(within):
                 return await answer
-        except TimeoutError:
-            return None
+        except TimeoutError as error:
+            if heard != self._heard or not self._hearing:
+                raise Unavailable("answers of other processes are not heard at the moment") from error
+            raise NoAnswer("the process that holds this channel's connection did not answer in time") from error
         finally:
             del self._asked[number]
 
@@ -75,6 +81,7 @@ class RedisLineCalls:
                     await heard.subscribe(_name(self.holder))
                     await self._hear(heard)
             except (RedisError, OSError, TimeoutError) as error:
+                self._hearing = False
                 log.warning("other processes are not heard at the moment: %s", type(error).__name__)
                 await asyncio.sleep(PAUSE)
 
@@ -87,6 +94,8 @@ class RedisLineCalls:
                 await heard.ping()
                 continue
             quiet = 0
+            if found["type"] == "subscribe":
+                self._heard, self._hearing = self._heard + 1, True
             if found["type"] == "message":
                 self._take(json.loads(found["data"]))
         if not self._closed:

@@ -16,7 +16,7 @@ from adapters.outgoing import Outgoing
 from domain.channels import SEND_WITHIN, Binding, Channel, ChannelState, Kind, Outbound, OutboundType, Receive, Sent
 from domain.errors import Unavailable
 from domain.ids import new_id
-from domain.lines import LineCalls, LineLeases, Order
+from domain.lines import LineCalls, LineLeases, NoAnswer, Order
 
 log = logging.getLogger("brain.channels")
 
@@ -81,7 +81,10 @@ class ServiceChannel:
         frame = tell(channel, out)
         if (line := self._held(channel.id)) is not None:
             return await line.send(frame)
-        answer = await self._ask(channel, {"do": "send", "frame": frame})
+        try:
+            answer = await self._ask(channel, {"do": "send", "frame": frame})
+        except NoAnswer as error:  # the service may have been told, and dawdle: that is an attempt
+            return Sent("later", error=str(error))
         if answer is None:
             return Sent("later", error="nobody holds a connection to the service", ours=True)
         return Sent(**answer)
@@ -112,7 +115,10 @@ class ServiceChannel:
     async def heartbeat(self, channel: Channel) -> bool:
         if (line := self._held(channel.id)) is not None:
             return await line.ping()
-        answer = await self._ask(channel, {"do": "ping"})
+        try:
+            answer = await self._ask(channel, {"do": "ping"})
+        except NoAnswer:
+            return False
         return answer is not None and bool(answer["answers"])
 
     async def reconnect(self, channel: Channel) -> None:
@@ -134,6 +140,7 @@ class ServiceChannel:
         return line if line is not None and line.held else None
 
     async def _ask(self, channel: Channel, order: Order) -> Mapping[str, Any] | None:
+        """None where nobody was asked. Raises `NoAnswer`."""
         try:
             held = await self._leases.look(channel)
             if held is None:

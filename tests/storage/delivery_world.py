@@ -100,9 +100,11 @@ class DeliveryWorld:
         self.sql("UPDATE brain.deliveries SET next_at = now() - interval '1 s' WHERE next_at IS NOT NULL")
 
     def away(self, interval: str) -> None:
-        """Let the service have been away until now, for so long."""
+        """Let so long have gone by without anybody at work."""
         for table, columns in (
-            ("deliveries", ("first_tried_at", "next_at")),
+            ("webhooks", ("tried_at", "heard_at")),
+            ("channels", ("tried_at", "heard_at")),
+            ("deliveries", ("first_tried_at", "next_at", "ours_since")),
             ("delivery_lanes", ("due", "held_until")),
         ):
             sets = ", ".join(f"{column} = {column} - %s::interval" for column in columns)

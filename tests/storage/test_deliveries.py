@@ -2,6 +2,7 @@
 
 import asyncio
 
+import psycopg
 import pytest
 
 from adapters.outgoing import Outgoing
@@ -180,6 +181,107 @@ async def test_while_the_service_is_away_the_day_of_retries_does_not_go_on(world
     assert (await world.webhooks.one(who.tenant, webhook)).status == "disabled"
 
 
+async def test_a_subscriber_whose_attempts_are_late_because_of_each_other_is_disabled_after_its_day(world):
+    """Eight at once that take ten seconds each are fewer than what is new: all that waits is tried ever later."""
+    who, day = world.tenant(), Retry(delays=(5, 30), last=200, jitter=0)
+    webhook = await world.webhook(who)
+    world.receiver.usual = 500
+    sender = world.sender(day)
+    for seconds in range(0, 320, 10):
+        for n in range(10):
+            world.event(who, conversation_id=f"conv_{seconds}_{n}")
+        await world.fan_out()
+        assert await sender.step() <= 8
+        await sender.settle()
+        if (await world.webhooks.one(who.tenant, webhook)).status == "disabled":
+            break
+        world.away("10 s")
+    assert seconds >= 200, "not before its day was over"
+    assert (await world.webhooks.one(who.tenant, webhook)).status == "disabled"
+    assert set(world.statuses()) == {"failed"}, "nothing waits"
+
+
+async def test_an_absence_counts_for_every_conversation_whichever_is_tried_first(world):
+    who, day = world.tenant(), Retry(jitter=0)
+    webhook = await world.webhook(who)
+    for n in range(12):
+        world.event(who, conversation_id=f"conv_{n}")
+    await world.fan_out()
+    world.receiver.usual = 500
+    await world.send(world.sender(day))
+    world.away("3 days")
+    await world.send(world.sender(day))
+    assert world.sql("SELECT DISTINCT status, attempts FROM brain.deliveries") == [("waiting", 2)]
+    world.sql("UPDATE brain.deliveries SET first_tried_at = first_tried_at - interval '1 day'")
+    world.due()
+    await world.send(world.sender(day))
+    assert (await world.webhooks.one(who.tenant, webhook)).status == "disabled"
+
+
+async def test_whoever_has_a_webhook_in_hand_holds_up_no_attempt_and_hides_no_absence(world):
+    who, day = world.tenant(), Retry(jitter=0)
+    webhook = await world.webhook(who)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    world.receiver.usual = 500
+    await world.send(world.sender(day))
+    world.away("3 days")
+    with psycopg.connect(world.url) as other:
+        other.execute("SELECT FROM brain.webhooks WHERE id = %s FOR UPDATE", (webhook,))
+        async with asyncio.timeout(20):
+            await world.send(world.sender(day))
+    assert world.sql("SELECT status, attempts FROM brain.deliveries") == [("waiting", 2)]
+
+
+async def test_while_a_webhook_is_disabled_nobody_is_away(world):
+    who, day = world.tenant(), Retry(jitter=0)
+    webhook = await world.webhook(who)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    await world.send(world.sender(day))
+    await world.webhooks.disable(who, webhook)
+    world.away("3 days")
+    await world.webhooks.enable(who, webhook)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    await world.send(world.sender(day))
+    assert world.sql("SELECT absent < interval '1 minute' FROM brain.webhooks") == [(True,)]
+
+
+async def test_however_often_the_service_is_away_a_week_ends_a_delivery_that_was_tried_as_in_a_day(world):
+    who, day = world.tenant(), Retry(jitter=0)
+    await world.webhook(who)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    world.receiver.usual = 500
+    await world.send(world.sender(day))
+    for attempts in range(2, 9):
+        assert world.statuses() == ["waiting"]
+        world.away("2 days")
+        await world.send(world.sender(day))
+        assert world.sql("SELECT attempts FROM brain.deliveries") == [(attempts,)]
+    assert world.statuses() == ["failed"]
+
+
+async def test_a_delivery_that_kills_whoever_makes_it_is_made_ever_more_seldom_and_ends(world):
+    who, day = world.tenant(), Retry(jitter=0)
+    webhook = await world.webhook(who)
+    world.event(who, conversation_id="conv_a")
+    await world.fan_out()
+    lanes, clock, began = world.sender(day)._lanes, 0.0, []
+    while clock < DAY:
+        for lane in await lanes.claim(64):
+            if await lanes.first(lane) is not None:
+                began.append(clock)  # and dies
+        [(pause,)] = world.sql("SELECT extract(epoch FROM greatest(due, held_until) - now()) FROM brain.delivery_lanes")
+        world.away(f"{float(pause) + 0.01} s")
+        clock += float(pause)
+    assert 4 <= sum(at < 600 for at in began) <= 6 and len(began) <= 25, "at first as for a process that just died"
+    await world.send(world.sender(day))
+    assert world.statuses() == ["failed"] and not world.receiver.heard, "it is not made once more"
+    assert (await world.webhooks.one(who.tenant, webhook)).status == "active", "which did nothing"
+
+
 async def test_what_was_taken_before_the_service_was_away_counts_for_a_webhook(world):
     who = world.tenant()
     webhook = await world.webhook(who)
@@ -190,7 +292,6 @@ async def test_what_was_taken_before_the_service_was_away_counts_for_a_webhook(w
     world.event(who, conversation_id="conv_b")
     await world.fan_out()
     await world.send()
-    world.sql("UPDATE brain.webhooks SET heard_at = heard_at - interval '3 days'")
     world.away("3 days")
     world.receiver.answers = [500, 500]
     await world.send(world.sender(Retry()))

@@ -1,6 +1,7 @@
 """Who holds a channel's connection: one at a time, by epochs that only grow."""
 
 import asyncio
+import contextlib
 import uuid
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ import pytest
 from domain.channels import Channel, ChannelState
 from domain.errors import Unavailable
 from domain.ids import new_id
+from domain.lines import NoAnswer
 from storage.line_calls import RedisLineCalls
 from storage.line_leases import RedisLineLeases
 from storage.redis import open_redis
@@ -75,9 +77,10 @@ async def test_orders_reach_the_one_that_is_named_and_answers_the_one_that_asked
     async def obey(order):
         return {"heard": order}
 
-    one, two = (RedisLineCalls(open_redis(own_redis), open_redis(own_redis, 10), uuid.uuid4().hex) for _ in range(2))
+    one, two = calls(own_redis), calls(own_redis)
     one.on_order(obey)
     two.on_order(obey)
+    await there(one)
     async with asyncio.timeout(20):
         while (answer := await one.ask(two.holder, {"do": "x"}, 5)) is None:
             await asyncio.sleep(0.01)
@@ -85,6 +88,36 @@ async def test_orders_reach_the_one_that_is_named_and_answers_the_one_that_asked
     assert await one.ask("nobody", {"do": "x"}, 5) is None
     await two.close()
     await one.close()
+
+
+async def test_who_was_asked_and_says_nothing_is_told_from_answers_that_are_not_heard(own_redis):
+    async def obey(order):
+        return {} if order["do"] == "ping" else await asyncio.Event().wait()
+
+    one, two, deaf = calls(own_redis), calls(own_redis), calls(own_redis)
+    for each in (one, two):
+        each.on_order(obey)
+        await there(each)
+    with pytest.raises(NoAnswer):
+        await one.ask(two.holder, {"do": "x"}, 0.2)
+    with pytest.raises(Unavailable):
+        await deaf.ask(two.holder, {"do": "ping"}, 60)
+    for each in (one, two, deaf):
+        await each.close()
+
+
+def calls(url):
+    return RedisLineCalls(open_redis(url), open_redis(url, 10), uuid.uuid4().hex)
+
+
+async def there(calls):
+    """Until they hear."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(Unavailable):
+                if await calls.ask(calls.holder, {"do": "ping"}, 5) is not None:
+                    return
+            await asyncio.sleep(0.01)
 
 
 async def test_a_redis_that_is_away_is_unavailable(channel):

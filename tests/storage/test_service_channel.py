@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
+import uuid
 from collections import defaultdict
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -15,11 +16,15 @@ from adapters.transport import OutTransport
 from deployments.delivering import Sending
 from domain.channels import Binding, Inbound
 from domain.deliveries import Retry
+from domain.errors import Unavailable
 from serve_app.deliveries import Deliveries
 from serve_app.ingress.shapes import message_json
 from serve_app.service_channels import service_channel
 from storage.conversations import PostgresConversations
 from storage.lanes import PostgresLanes
+from storage.line_calls import RedisLineCalls
+from storage.line_leases import RedisLineLeases
+from storage.redis import open_redis
 from storage.subscribers import by_the_service
 from tests.doubles.messaging_service import messaging
 from tests.doubles.receiver import ALLOWED, receiving
@@ -337,25 +342,129 @@ async def test_a_disabled_channel_is_left(world, own_redis):
         assert relay.port.connected == 0
 
 
-async def test_while_nobody_can_hold_a_connection_no_time_counts_against_a_channel(world, own_redis):
-    channel = await made(world)
-    who = by_the_service(channel.tenant)
+@asynccontextmanager
+async def asking_aloud(world, redis_url):
+    """A relay that holds nothing: it hears answers."""
+    async with asking(world, redis_url) as port:
+        port.on_receive(lambda *_: None)
+        await port.connect([])
+        await until(lambda: _hears(port._calls))
+        yield port
+
+
+async def _hears(calls):
+    with suppress(Unavailable):
+        return await calls.ask(calls.holder, {"do": "ping", "channel_id": "chn_none"}, 5) is not None
+
+
+@asynccontextmanager
+async def holding(redis_url, channel, send):
+    """Another process that holds the channel's connection, and does `send` when it is told to."""
+
+    async def obey(order):
+        return {} if order["do"] == "ping" else await send()
+
+    holder, redis = uuid.uuid4().hex, open_redis(redis_url)
+    calls, leases = RedisLineCalls(redis, open_redis(redis_url, 10), holder), RedisLineLeases(redis, holder, 60)
+    calls.on_order(obey)
+    await until(lambda: _hears(calls))
+    grip = await leases.take(channel)
+    assert grip is not None
+    yield
+    await leases.release(channel, grip)
+    await calls.close()
+
+
+async def ill():
+    return {"result": "later", "error": "the service is ill"}
+
+
+async def something_to_tell(world, channel):
     await world.channels.arrive(channel, Inbound("m-1", "message", "t-1", "ann", "hi"))
     [(conversation,)] = world.sql("SELECT conversation_id FROM brain.channel_bindings")
-    world.event(who, "conversation.ended", conversation_id=conversation)
+    world.event(by_the_service(channel.tenant), "conversation.ended", conversation_id=conversation)
     await world.fan_out()
+
+
+def sending(world, port):
+    transport = OutTransport(world.posting, {"service": port}, message_json)
+    return Sending(PostgresLanes(world.pool, MASTER), transport, world.figures, Retry(jitter=0))
+
+
+def pause(world):
+    """Seconds until the only delivery is tried."""
+    [(found,)] = world.sql("SELECT extract(epoch FROM next_at - clock_timestamp())::float8 FROM brain.deliveries")
+    return found
+
+
+async def test_while_nobody_can_hold_a_connection_no_time_counts_against_a_channel(world, own_redis):
+    channel = await made(world)
+    await something_to_tell(world, channel)
     async with asking(world, own_redis) as port:
-        sender = Sending(
-            PostgresLanes(world.pool, MASTER),
-            OutTransport(world.posting, {"service": port}, message_json),
-            world.figures,
-            Retry(),
-        )
+        sender, pauses = sending(world, port), []
         for _ in range(12):
             await world.send(sender)
-            pauses = world.sql("SELECT next_at - now() FROM brain.deliveries WHERE status = 'waiting'")
-            for (pause,) in pauses:  # each pause goes by
-                world.away(f"{pause.total_seconds()} s")
+            pauses.append(round(pause(world)))
+            world.away(f"{pause(world)} s")  # it goes by
+        world.away("10 days")
+        await world.send(sender)
+    assert (pauses[0], max(pauses), pauses[-1]) == (5, 60, 60)
     [(status, attempts, error)] = world.sql("SELECT status, attempts, error FROM brain.deliveries")
-    assert (status, attempts) == ("waiting", 12) and "nobody holds a connection" in error
+    assert (status, attempts) == ("waiting", 0) and "nobody holds a connection" in error
     assert (await world.channels.found(channel.id)).active
+
+
+async def test_what_could_not_be_tried_is_tried_at_once_when_it_can_be_and_only_the_time_before_does_not_count(
+    world, own_redis
+):
+    channel = await made(world)
+    await something_to_tell(world, channel)
+    async with asking_aloud(world, own_redis) as port:
+        sender = sending(world, port)
+        await world.send(sender)
+        world.away("2 days")
+        await world.send(sender)
+        world.away("1 minute")
+        await world.send(sender)
+        assert world.sql("SELECT attempts FROM brain.deliveries") == [(0,)]
+        async with holding(own_redis, channel, ill):
+            await world.channels.try_now(channel)
+            await world.send(sender)
+            assert world.sql("SELECT attempts, error FROM brain.deliveries") == [(1, "the service is ill")]
+            assert 4 < pause(world) <= 5, "it is the first attempt"
+            assert _counted(world) < 60
+            await world.channels.try_now(channel)
+            await world.send(sender)
+            assert 299 < pause(world) <= 300
+            world.sql("UPDATE brain.deliveries SET first_tried_at = first_tried_at - interval '1 day'")
+            await world.channels.try_now(channel)
+            await world.send(sender)
+    assert world.statuses() == ["failed"], "a day in which it was tried ends it"
+    assert not (await world.channels.found(channel.id)).active
+
+
+def _counted(world):
+    [(seconds,)] = world.sql(
+        "SELECT extract(epoch FROM clock_timestamp() - first_tried_at - away)::float8 FROM brain.deliveries"
+    )
+    return seconds
+
+
+async def test_a_holder_that_is_slow_counts_as_an_attempt_and_one_that_is_gone_does_not(world, own_redis, monkeypatch):
+    monkeypatch.setattr("adapters.channels.service.SEND_WITHIN", 1.0)
+    channel = await made(world)
+    await something_to_tell(world, channel)
+    async with asking_aloud(world, own_redis) as port:
+        sender = sending(world, port)
+        async with holding(own_redis, channel, asyncio.Event().wait):
+            await world.send(sender)
+        [(attempts, error, ours)] = world.sql("SELECT attempts, error, ours_since FROM brain.deliveries")
+        assert (attempts, ours) == (1, None) and "did not answer in time" in error
+        redis = open_redis(own_redis)
+        dead = RedisLineLeases(redis, "dead", 60)
+        assert await dead.take(channel) is not None
+        await world.channels.try_now(channel)
+        await world.send(sender)
+        await redis.aclose()
+    [(attempts, error, ours)] = world.sql("SELECT attempts, error, ours_since FROM brain.deliveries")
+    assert attempts == 1 and ours is not None and "nobody holds a connection" in error

@@ -1,5 +1,6 @@
 """What follows on an attempt to deliver: by examples, and for all answers that there may be."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from domain.channels import RECEIPTS, Binding, Sent
 from domain.cloud_events import Fact, matches
-from domain.deliveries import DAY, DELAYS, MOVES, IllegalDelivery, Retry, move, verdict
+from domain.deliveries import DAY, DELAYS, LONGEST, MOVES, OURS, IllegalDelivery, Retry, Tried, lost, move, verdict
 from domain.delivery_plan import Listener, Origin, for_channels, for_webhooks
 from domain.subscribers import PATTERN
 
@@ -22,12 +23,17 @@ def sent(result, after=None):
     return None if result is None else Sent(result, after=after)
 
 
+def tried(attempts, elapsed):
+    """By a service that was never away."""
+    return Tried(attempts, elapsed, elapsed)
+
+
 @given(st.lists(st.tuples(results, afters, chances, st.floats(0, 15)), min_size=1, max_size=60))
 def test_a_delivery_ends_once_within_a_day_and_is_tried_no_more_then(attempts):
     """The clock goes on by each wait and by what each attempt takes."""
     elapsed, retry = 0.0, Retry()
     for n, (result, after, chance, takes) in enumerate(attempts, 1):
-        found = verdict(sent(result, after), n, elapsed + takes, retry, chance)
+        found = verdict(sent(result, after), tried(n, elapsed + takes), retry, chance)
         assert (found.wait is not None) == (found.status == "waiting")
         if found.status == "waiting":
             assert result == "later" and found.wait >= 0
@@ -47,7 +53,7 @@ def test_a_receiver_that_never_answers_is_tried_eight_times_over_a_day():
     elapsed, times = 0.0, []
     for n in range(1, 100):
         times.append(round(elapsed))
-        found = verdict(Sent("later"), n, elapsed, Retry(jitter=0), 0.5)
+        found = verdict(Sent("later"), tried(n, elapsed), Retry(jitter=0), 0.5)
         if found.status != "waiting":
             break
         elapsed += found.wait
@@ -140,8 +146,27 @@ def test_an_event_has_one_id_for_all_that_hear_it():
     assert {one.stream for one in found} == {"conv_a"} and {one.message for one in found} == {"msg_b"}
 
 
-@given(st.integers(1, 50), st.floats(0, 30 * DAY), chances)
-def test_what_this_service_could_not_try_is_never_the_last_attempt(attempts, elapsed, chance):
-    found = verdict(Sent("later", ours=True), attempts, elapsed, Retry(), chance)
+@given(st.integers(1, 50), st.floats(0, 30 * DAY), st.floats(0, 30 * DAY), chances)
+def test_what_this_service_could_not_try_is_never_the_last_attempt_and_looked_at_within_a_minute(
+    attempts, elapsed, waited, chance
+):
+    found = verdict(Sent("later", ours=True), Tried(attempts, elapsed, elapsed, waited), Retry(), chance)
     assert (found.status, found.why) == ("waiting", None)
-    assert found.wait is not None and 0 < found.wait <= DELAYS[-1] * 1.1
+    assert found.wait is not None and OURS[0] * 0.9 <= found.wait <= OURS[1] * 1.1
+
+
+@given(st.floats(0, DAY, exclude_max=True), st.floats(0, 30 * DAY), st.integers(1, 50))
+def test_a_delivery_tried_as_often_as_in_a_day_ends_after_a_week_however_long_the_service_was_away(
+    elapsed, wall, attempts
+):
+    found = verdict(Sent("later"), Tried(attempts, elapsed, wall), Retry(), 0.5)
+    assert (found.why == "exhausted") is (wall >= LONGEST and attempts >= 8)
+
+
+def test_attempts_that_nobody_ended_end_a_delivery_once_its_time_is_over_and_only_it():
+    late, retry = Tried(9, DAY, DAY), Retry()
+    assert lost(late, retry) is None, "its last attempt is made"
+    assert lost(replace(late, unended=2), retry) is None, "processes end"
+    found = lost(replace(late, unended=3), retry)
+    assert found is not None and (found.status, found.why) == ("failed", None)
+    assert lost(Tried(9, DAY - 1, DAY - 1, unended=50), retry) is None
