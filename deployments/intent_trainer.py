@@ -16,13 +16,13 @@ log = logging.getLogger("brain.intents")
 
 POLL = 1.0  # seconds between looks for work that nobody told of
 NICE = 15
-HELD = 32  # jobs at once: one whose first head is being made, and those that have theirs
+HELD = 32  # jobs at once: one whose first head is being made, and those that have theirs. More stay queued
 
 
 class IntentTrainer:
     """Claims trainings and does them in two threads that yield to everything else on the machine: in one a tenant's
     first head, one after the other as they come, in the other what takes minutes, one job at a time. So nobody's first
-    head waits for another one's best.
+    head waits for another one's best, unless HELD of them do.
 
     `tail_of`: an embedder's name → what loads the last layers of its model, None where it has none that can be tuned.
 
