@@ -105,6 +105,8 @@ class TrainingJob:
             await asyncio.wait((renewing, work), return_when=asyncio.FIRST_COMPLETED)
             await (work if work.done() else renewing)
         except asyncio.CancelledError:
+            renewing.cancel()  # and heard to its end: what is given back must not be renewed behind that
+            await asyncio.gather(renewing, return_exceptions=True)
             with suppress(BrainError):
                 await self._jobs.give_back(self._claim)
             raise

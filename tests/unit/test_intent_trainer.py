@@ -191,7 +191,7 @@ async def test_another_phase_is_told_at_once(
     async with understanders(pool, tmp_path, tail) as world:
         world.embedder.hold_states = asyncio.Event()
         job = await submit(world, own, replace(REQUEST, effort="tuned"))
-        await in_phase(world, own, job, "measuring the tuned head")
+        await in_phase(world, own, job, "the tuned head")  # five examples an intent are too few to measure
         world.embedder.hold_states.set()
         assert (await ended(world, own, job)).status == "completed"
 
