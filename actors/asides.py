@@ -12,7 +12,7 @@ from typing import Any
 
 from actors.parts import Parts
 from domain.context import MESSAGE_OVERHEAD, estimate_tokens
-from domain.errors import BrainError
+from domain.errors import BrainError, NotFound
 from domain.generation import Attempt, GenerationRequest, Outcome
 from domain.message import Usage
 
@@ -33,11 +33,14 @@ async def generated(
     try:
         await asyncio.wait((generation,), timeout=within)
         outcome = generation.result() if generation.done() else await _ended(parts, request, generation, CANCELLED)
-        generation.cancel()
-        return outcome
     except asyncio.CancelledError:
         surely(parts, _cut_off(parts, request, generation, settle))
         raise
+    except BaseException:
+        generation.cancel()
+        raise
+    generation.cancel()
+    return outcome
 
 
 def surely(parts: Parts, settling: Coroutine[Any, Any, None]) -> Awaitable[None]:
@@ -51,8 +54,10 @@ def surely(parts: Parts, settling: Coroutine[Any, Any, None]) -> Awaitable[None]
 async def _logged(settling: Coroutine[Any, Any, None]) -> None:
     try:
         await settling
-    except BrainError as error:
+    except NotFound as error:  # the conversation was deleted; the charge stands
         log.info("a generation beside a turn is told of nowhere: %s", error)
+    except BrainError as error:
+        log.warning("a generation beside a turn may not be charged for: %s", error)
     except Exception:
         log.exception("a generation beside a turn may not be charged for")
 

@@ -32,7 +32,8 @@ from domain.products import ProductCatalogue
 
 log = logging.getLogger("brain.host")
 TAKING_OVER = 15.0  # seconds that a sweep waits for a host which does not answer
-ENDING = 2.5  # seconds that a stopping host has to charge for what it cuts off: it is killed after four
+ENDING = 2.5  # seconds that a stopping host has to give its lease back, and to charge for what it cuts off: it is
+# killed after four, and has more to close by then
 Resume = Callable[[ConversationKey], Awaitable[None]]
 
 
@@ -97,21 +98,21 @@ class ConversationHost:
         ]
 
     async def stop(self) -> None:
-        """Give the conversations back: callers repeat elsewhere, and the next owners take the turns over at once."""
-        self._stopping = True
+        """Give the conversations back: callers repeat elsewhere, and the next owners take the turns over at once.
+
+        Returns within ENDING seconds or little more; what has not ended by then goes on while the process lives.
+        """
+        self._stopping, until = True, time.monotonic() + ENDING
         beside = (*self.parts.shadows, *self.parts.summaries)
         for task in (*self._loops, *beside):
             task.cancel()
         self.parts.structures.close()
         for actor in list(self._actors.values()):
             actor.stop(Fenced("this host is stopping"))
-        try:
-            await self._leases.release(self.id)
-        except BrainError as error:
-            log.warning("the lease was not given back: %s", error)
-        await asyncio.gather(*beside, return_exceptions=True)
-        if self.parts.endings:
-            await asyncio.wait(self.parts.endings, timeout=ENDING)
+        first = {*beside, asyncio.create_task(self._release())}
+        left = await self._ended(first, until)
+        if left:
+            log.warning("%d pieces of work have not ended, and some may not be charged for", len(left))
 
     def configure(self, catalog: Catalog) -> None:
         self.parts.catalog = catalog
@@ -166,6 +167,21 @@ class ConversationHost:
     def _discard(self, actor: ConversationActor) -> None:
         if self._actors.get(actor.key) is actor:
             del self._actors[actor.key]
+
+    async def _ended(self, first: set[asyncio.Task[None]], until: float) -> set[asyncio.Task[None]]:
+        """Wait for `first`, and for endings, which may begin as long as any of them lasts: those that last longer."""
+        while left := {task for task in (*first, *self.parts.endings) if not task.done()}:
+            patience = until - time.monotonic()
+            if patience <= 0:
+                break
+            await asyncio.wait(left, timeout=patience)
+        return left
+
+    async def _release(self) -> None:
+        try:
+            await self._leases.release(self.id)
+        except BrainError as error:
+            log.warning("the lease was not given back: %s", error)
 
     async def _renew(self) -> None:
         began = time.monotonic()

@@ -4,13 +4,11 @@ import asyncio
 import contextvars
 import logging
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 
 from deployments.intent_classifier import Embeds
 from deployments.packaged_tail import tail_of
-from deployments.training_job import LEASE, Heads, Jobs, Lanes, TrainingJob
-from deployments.understanding.tail import Tail
+from deployments.training_job import LEASE, Heads, Jobs, Lanes, Layers, TrainingJob
 from domain.errors import BrainError
 from domain.intents import Claim, TrainingRequest
 
@@ -18,15 +16,15 @@ log = logging.getLogger("brain.intents")
 
 POLL = 1.0  # seconds between looks for work that nobody told of
 NICE = 15
-HELD = 32  # jobs at once: one whose first head is being made, and those that have theirs
+HELD = 32  # jobs at once: one whose first head is being made, and those that have theirs. More stay queued
 
 
 class IntentTrainer:
     """Claims trainings and does them in two threads that yield to everything else on the machine: in one a tenant's
     first head, one after the other as they come, in the other what takes minutes, one job at a time. So nobody's first
-    head waits for another one's best.
+    head waits for another one's best, unless HELD of them do.
 
-    `tail_of`: an embedder's name → the last layers of its model, None where it has none that can be tuned.
+    `tail_of`: an embedder's name → what loads the last layers of its model, None where it has none that can be tuned.
 
     Whatever kills it, another trainer begins the job again `LEASE` seconds later; heads that it made by then stand.
     """
@@ -37,7 +35,7 @@ class IntentTrainer:
         heads: Heads,
         embedder: Embeds,
         *,
-        tail_of: Callable[[str], Tail | None] = tail_of,
+        tail_of: Layers = tail_of,
         poll: float = POLL,
         nice: int = NICE,
     ) -> None:

@@ -1,6 +1,7 @@
 """The packaged model's last layers, from its weights: what a tuned head's own begin as."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from deployments.states import DEPTH
 from deployments.understanding.tail import Tail
 
 
-def tail_of(embedder: str) -> Tail | None:
-    """The last layers of this embedder's model, by its name; None for any but the packaged one."""
-    return packaged_tail() if embedder == PACKAGED_NAME else None
+def tail_of(embedder: str) -> Callable[[], Tail] | None:
+    """What loads the last layers of this embedder's model, by its name; None for any but the packaged one. Asking reads
+    no file."""
+    return packaged_tail if embedder == PACKAGED_NAME else None
 
 
 def packaged_tail() -> Tail:

@@ -15,7 +15,7 @@ from deployments import freed_memory
 from deployments.encoding import Encoding, Stopped
 from deployments.held_out import better, held_out
 from deployments.intent_classifier import Embeds
-from deployments.understanding import Head, Progress, TunedHead, Tuning, read_head, train_any
+from deployments.understanding import Head, Progress, TunedHead, Tuning, train_any
 from deployments.understanding.tail import Tail
 from domain.embedding import EmbedderInfo
 from domain.errors import BrainError, Fenced, NotTunable, Retryable
@@ -25,6 +25,8 @@ log = logging.getLogger("brain.intents")
 
 LEASE, RENEW = 6.0, 1.5  # seconds
 R = TypeVar("R")
+Load = Callable[[], Tail]
+Layers = Callable[[str], Load | None]
 
 
 class Jobs(Protocol):
@@ -48,8 +50,6 @@ class Made(Protocol):
     def version(self) -> int: ...
     @property
     def embedder(self) -> str: ...
-    @property
-    def artefact(self) -> bytes: ...
 
 
 class Heads(Protocol):
@@ -83,7 +83,7 @@ class TrainingJob:
         jobs: Jobs,
         heads: Heads,
         embedder: Embeds,
-        tail_of: Callable[[str], Tail | None],
+        tail_of: Layers,
         lanes: Lanes,
         claim: Claim,
         request: TrainingRequest,
@@ -96,15 +96,17 @@ class TrainingJob:
         self._progress, self._phase = 0.0, "preparing"
         self._stopped = False
         self.usable, self._superseded = asyncio.Event(), asyncio.Event()
+        self._changed = asyncio.Event()  # its phase, in other than the stage
 
     async def run(self) -> None:
         renewing = asyncio.create_task(self._renew())
         work = asyncio.create_task(self._work())
         try:
             await asyncio.wait((renewing, work), return_when=asyncio.FIRST_COMPLETED)
-            if work.done():
-                await work
+            await (work if work.done() else renewing)
         except asyncio.CancelledError:
+            renewing.cancel()  # and heard to its end: what is given back must not be renewed behind that
+            await asyncio.gather(renewing, return_exceptions=True)
             with suppress(BrainError):
                 await self._jobs.give_back(self._claim)
             raise
@@ -126,26 +128,30 @@ class TrainingJob:
             await asyncio.gather(renewing, work, return_exceptions=True)
 
     async def _renew(self) -> None:
-        """Ends where the job is lost."""
+        """Raises `Fenced` where the job is lost. Tells of another phase at once, of mere progress with the next."""
         while True:
+            self._changed.clear()
             try:
                 await self._jobs.renew(self._claim, LEASE, min(self._progress, 0.99), self._phase)
                 if self.usable.is_set() and await self._jobs.another_waits(self._claim):
                     self._superseded.set()
             except Fenced:
-                return
+                raise
             except BrainError as error:
                 log.debug("a training's lease was not renewed: %s", error)
-            await asyncio.sleep(RENEW)
+            except Exception:  # the next try may go well; else another trainer has the job soon
+                log.exception("a training's lease was not renewed")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), RENEW)
 
     async def _work(self) -> None:
         info = await self._embedder.describe()
         tuned = self._request.effort == "tuned"
-        base = await self._in_thread(lambda: self._tail_of(info.name)) if tuned else None
-        if tuned and base is None:
+        load = self._tail_of(info.name) if tuned else None
+        if tuned and load is None:
             raise NotTunable(f"the embedder {info.name} has no layers that can be tuned; the packaged model has")
         encode = self._encoding(info)
-        if await self._made("first", encode) is None:
+        if not await self._made("first", encode):
             model = await self._train("first", encode, 0.0, 0.3)
             await self._store("first", encode, model, self._metrics())
         if self._request.effort == "first":
@@ -153,15 +159,15 @@ class TrainingJob:
             await self._complete({"first": measured, "kept": "first"})
             return
         self.usable.set()
-        self._phase = "the first head is in use, and the rest waits for its turn"
+        self._tell("the first head is in use, and the rest waits for its turn")
         if tuned or self._lanes.slow.locked():  # a job that waits holds no vectors
             encode = self._encoding(info, stated=tuned)
-        await self._complete(await self._rest(encode, base))
+        await self._complete(await self._rest(encode, load))
 
-    async def _rest(self, encode: Encoding, base: Tail | None) -> dict[str, Any]:
+    async def _rest(self, encode: Encoding, load: Load | None) -> dict[str, Any]:
         """As `_improved`, whatever comes first: where another training of the tenant waits, its first head is wanted at
         once, and takes the place of all that this one might still make."""
-        improving = asyncio.create_task(self._in_turn(encode, base))
+        improving = asyncio.create_task(self._in_turn(encode, load))
         superseded = asyncio.create_task(self._superseded.wait())
         try:
             await asyncio.wait((improving, superseded), return_when=asyncio.FIRST_COMPLETED)
@@ -172,24 +178,25 @@ class TrainingJob:
             for task in (improving, superseded):
                 task.cancel()
             await asyncio.gather(improving, superseded, return_exceptions=True)
-        made = await self._made("best", encode) is not None
+        made = await self._made("best", encode)
         return {"kept": self._request.effort if made else "first", "left_out": "another training waited"}
 
-    async def _in_turn(self, encode: Encoding, base: Tail | None) -> dict[str, Any]:
+    async def _in_turn(self, encode: Encoding, load: Load | None) -> dict[str, Any]:
         async with self._lanes.slow:
             self._thread = self._lanes.slowly
-            if base is not None:
-                self._tuning = Tuning(encode.states, base)
             try:
+                if load is not None:  # not before: many may wait, and layers take 21 MB
+                    self._tuning = Tuning(encode.states, await self._in_thread(load))
                 return await self._improved(encode)
             finally:
+                self._tuning = None
                 self._lanes.slowly.submit(freed_memory.give_back)  # of a tuning most of a gigabyte
 
     async def _improved(self, encode: Encoding) -> dict[str, Any]:
         """What was measured, and which head was kept."""
         measured, wanted = await self._measure_first(encode), self._request.effort
         kept: dict[str, Any] = {"first": measured, "kept": "first"}
-        if await self._made("best", encode) is not None:
+        if await self._made("best", encode):
             return {**kept, "kept": wanted}
         kept[wanted] = again = await self._measure(wanted, encode, 0.4, 0.8)
         if better(measured, again):
@@ -214,10 +221,10 @@ class TrainingJob:
     def _metrics(self) -> dict[str, Any]:
         return {**_counted(self._request), "seconds": round(time.monotonic() - self._began, 3)}
 
-    async def _made(self, effort: Effort, encode: Encoding) -> Head | TunedHead | None:
-        """What an earlier trainer made of this job."""
+    async def _made(self, effort: Effort, encode: Encoding) -> bool:
+        """Whether an earlier trainer made this head of the job."""
         found = await self._heads.of_training(self._claim, effort)
-        return None if found is None or found.embedder != encode.embedder else read_head(found.artefact)
+        return found is not None and found.embedder == encode.embedder
 
     async def _train(self, effort: TrainingEffort, encode: Encoding, start: float, end: float) -> Head | TunedHead:
         request, told = self._request, self._told(f"the {effort} head", start, end)
@@ -243,21 +250,28 @@ class TrainingJob:
         )
 
     async def _store(self, effort: Effort, encode: Encoding, model: Head | TunedHead, metrics: dict[str, Any]) -> None:
+        artefact = await self._in_thread(model.to_bytes)  # compressed, which takes seconds where layers are in it
         info = await self._embedder.describe()
         if f"{info.name}@{info.revision}" != encode.embedder:
             raise Retryable("the embedder was replaced meanwhile")
         definitions = {name: dict(one) for name, one in self._request.definitions.items()}
         await self._heads.store(
             self._claim,
-            NewHead(encode.embedder, model.to_bytes(), _fingerprint(self._request), effort, definitions, metrics),
+            NewHead(encode.embedder, artefact, _fingerprint(self._request), effort, definitions, metrics),
         )
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
+    def _tell(self, phase: str) -> None:
+        """Begin another phase; a job has five at most."""
+        self._phase = phase
+        self._changed.set()
+
     def _told(self, what: str, start: float, end: float) -> Progress:
         """Hears, in the thread, how far a part of the work is that takes the job from `start` to `end`. It raises
         `Stopped` where nobody wants the rest."""
+        self._tell(what)
 
         def told(share: float, stage: str) -> None:
             if self._stopped:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from itertools import pairwise
 
+import psycopg
 import pytest
 
 from domain.context import Exchange, Summary
@@ -230,7 +231,9 @@ async def test_a_summary_is_charged_for_by_an_estimate_where_nobody_tells_what_i
     assert row["estimated"] and row["prompt_tokens"] > 500 and row["completion_tokens"] == 0
 
 
-async def test_a_summary_that_was_written_when_its_host_stopped_is_charged_for(world, key, monkeypatch):
+@pytest.fixture
+def slowly_taken_in(monkeypatch):
+    """Summaries that a model wrote are taken in once the second is set; the first: one has come so far."""
     told, go_on = threading.Event(), threading.Event()
     extended = Summary.extended
 
@@ -241,13 +244,32 @@ async def test_a_summary_that_was_written_when_its_host_stopped_is_charged_for(w
         return extended(summary, block, limit, *written)
 
     monkeypatch.setattr(Summary, "extended", slow)
-    host, turn = await begun(world, key, "cheap")
-    assert await asyncio.to_thread(told.wait, 10)
-    await host.stop()
+    yield told
     go_on.set()
+
+
+async def test_a_summary_that_was_written_when_its_host_stopped_is_charged_for(world, key, slowly_taken_in):
+    host, turn = await begun(world, key, "cheap")
+    assert await asyncio.to_thread(slowly_taken_in.wait, 10)
+    await host.stop()
     [row] = await summaries_charged(world, key, turn)
     assert (row["model"], row["estimated"]) == ("cheap", False) and row["completion_tokens"] > 0
     assert (await reported(world, key, turn))["in_time"] is False
+
+
+async def test_a_host_stops_in_time_while_the_database_hangs_and_charges_when_it_is_back(
+    world, key, slowly_taken_in, monkeypatch, caplog
+):
+    monkeypatch.setattr("actors.host.ENDING", 0.3)
+    host, turn = await begun(world, key, "cheap")
+    assert await asyncio.to_thread(slowly_taken_in.wait, 10)
+    with psycopg.connect(world.database_url) as owner:
+        owner.execute("LOCK brain.turns, brain.hosts IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(3):  # a call would wait for ten seconds
+            await host.stop()
+        assert host.parts.endings and "have not ended" in caplog.text
+    [row] = await eventually(lambda: summaries_charged(world, key, turn))
+    assert (row["model"], row["estimated"]) == ("cheap", False)
 
 
 async def test_no_summary_model_is_asked_where_a_hard_budget_holds_nothing_for_it(world, key):

@@ -19,8 +19,8 @@ def post(http: httpx.Client, path: str, body: Any, status: int = 200) -> Any:
 
 
 def train(http: httpx.Client, given: list[dict[str, str]], **more: Any) -> Any:
-    """The training, which has ended well."""
-    done = post(http, "train", {"examples": given, "wait": True, **more})
+    """The training, which has ended well. It is asked for again and again: one may take longer than any answer."""
+    done = ended(http, post(http, "train", {"examples": given, **more}, 202)["id"])
     assert done["status"] == "completed", done
     return done
 
@@ -45,4 +45,4 @@ def ended(http: httpx.Client, training: str, told: Callable[[Any], object] = lam
         told(found)
         return found if found["status"] in ("completed", "failed") else None
 
-    return wait_until(look, 120, 0.2, what=f"the end of {training}")
+    return wait_until(look, 240, 0.2, what=f"the end of {training}")

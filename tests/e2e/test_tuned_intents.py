@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.intents import ended, everywhere, examples, post, train, version_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 # five examples an intent are too few to hold some back, so the tuned head takes the first one's place unmeasured
 INTENTS = {
     "card_arrival": [
@@ -84,7 +84,8 @@ def tuned(brain) -> Iterator[Tuned]:
     found.done = ended(brain.http, job["id"], look)
     assert found.done["status"] == "completed", found.done
     found.version = found.done["version"]
-    found.first = next(one["version"] for one in found.looks if one["version"])
+    made = brain.http.get("/api/v1/intents/versions").json()["data"]
+    found.first = min(one["version"] for one in made if one["training_id"] == job["id"])
     everywhere(brain.http, found.version)
     yield found
     post(brain.http, "rollback", {"version": 0})
@@ -106,7 +107,6 @@ def plain_tenant(other_tenant) -> Iterator[Any]:
 def test_a_first_head_answers_while_the_layers_are_tuned_and_the_tuned_one_follows(brain, tuned):
     shares = [one["progress"] for one in tuned.looks]
     assert shares == sorted(shares) and shares[-1] == 1
-    assert any(one["phase"].startswith("the tuned head: ") for one in tuned.looks), tuned.looks
     running = {one["version"] for one in tuned.looks if one["status"] == "running"}
     assert tuned.first in running and tuned.first in tuned.answered
     assert tuned.version > tuned.first

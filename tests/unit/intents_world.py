@@ -14,7 +14,7 @@ import numpy as np
 from deployments.intent_classifier import IntentClassifier
 from deployments.intent_trainer import IntentTrainer
 from deployments.states import States
-from deployments.understanding.tail import Tail
+from deployments.training_job import Load
 from domain.embedding import EmbedderInfo, Embedding
 from domain.errors import Unavailable
 from storage.intent_heads import PostgresHeads
@@ -95,13 +95,13 @@ class Understanders:
 
 
 @asynccontextmanager
-async def understanders(pool: Pool, folder: Path, layers: Tail | None = None) -> AsyncIterator[Understanders]:
-    """`layers`: of the embedder's model, which can be tuned."""
+async def understanders(pool: Pool, folder: Path, load: Load | None = None) -> AsyncIterator[Understanders]:
+    """`load`: gives the last layers of the embedder's model, which can be tuned."""
     examples = folder / "shared.yaml"
     examples.write_text(SHARED)
     embedder, trainings, heads = Words(), PostgresTrainings(pool), PostgresHeads(pool)
     replicas = [IntentClassifier(embedder, heads=heads, examples=examples) for _ in range(2)]
-    trainer = IntentTrainer(trainings, heads, embedder, tail_of=lambda name: layers, poll=0.1, nice=0)
+    trainer = IntentTrainer(trainings, heads, embedder, tail_of=lambda name: load, poll=0.1, nice=0)
     trainer.start()
     yield Understanders(embedder, replicas, trainer, trainings, heads)
     await trainer.close()

@@ -15,9 +15,10 @@ from deployments.intent_classifier import IntentClassifier
 from deployments.intent_trainer import IntentTrainer
 from deployments.tenant_heads import EMPTY, SILENCE, TenantHeads
 from deployments.training_job import LEASE
+from deployments.understanding.tail import Tail
 from domain.errors import Unavailable
 from domain.ids import new_id
-from domain.intents import Training, TrainingRequest
+from domain.intents import Claim, Training, TrainingRequest
 from domain.tenant import Caller
 from domain.understanding import Example
 from storage.intent_trainings import NewTraining
@@ -87,6 +88,12 @@ async def claimed(world: Understanders, tenant: str, training: str) -> None:
             await asyncio.sleep(0.02)
 
 
+async def in_phase(world: Understanders, tenant: str, training: str, phase: str) -> None:
+    async with asyncio.timeout(60):
+        while not (await world.trainings.one(tenant, training)).phase.startswith(phase):
+            await asyncio.sleep(0.02)
+
+
 async def test_the_first_head_is_in_use_before_the_training_has_ended(world: Understanders, own: str) -> None:
     job = await submit(world, own)
     done = await ended(world, own, job)
@@ -104,7 +111,7 @@ async def test_a_tuned_head_takes_the_place_of_the_first_and_gets_a_messages_sta
     pool: Pool, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.training_job.better", lambda first, best: True)
-    async with understanders(pool, tmp_path, tail()) as world:
+    async with understanders(pool, tmp_path, tail) as world:
         done = await ended(world, own, await submit(world, own, replace(REQUEST, effort="tuned")))
         assert done.status == "completed", done.error
         assert (
@@ -133,7 +140,7 @@ async def test_a_tuned_head_takes_the_place_of_the_first_and_gets_a_messages_sta
 
 async def test_first_heads_do_not_wait_for_what_takes_minutes(pool: Pool, own: str, other: str, tmp_path: Path) -> None:
     """Neither the one's own, nor those of other tenants, however many of them want a tuned head too."""
-    async with understanders(pool, tmp_path, tail()) as world:
+    async with understanders(pool, tmp_path, tail) as world:
         world.embedder.hold_states = asyncio.Event()  # the tuned head cannot be made before it is set
         slow = await submit(world, own, replace(REQUEST, effort="tuned"))
         quick = await submit(world, other, replace(REQUEST, effort="first"))
@@ -151,11 +158,66 @@ async def test_first_heads_do_not_wait_for_what_takes_minutes(pool: Pool, own: s
             assert (await ended(world, tenant, job)).status == "completed"
 
 
+async def test_layers_are_loaded_when_a_jobs_turn_comes(pool: Pool, own: str, other: str, tmp_path: Path) -> None:
+    """Many jobs may wait for theirs, and none holds megabytes meanwhile."""
+    loaded = list[Tail]()
+
+    def load() -> Tail:
+        loaded.append(tail())
+        return loaded[-1]
+
+    async with understanders(pool, tmp_path, load) as world:
+        world.embedder.hold_states = asyncio.Event()
+        slow = await submit(world, own, replace(REQUEST, effort="tuned"))
+        async with asyncio.timeout(60):
+            while not world.embedder.stated:
+                await asyncio.sleep(0.02)
+        assert len(loaded) == 1
+        waiting = await submit(world, other, replace(REQUEST, effort="tuned"))
+        await in_phase(world, other, waiting, "the first head is in use, and the rest waits for its turn")
+        assert len(loaded) == 1
+        world.embedder.hold_states.set()
+        for tenant, job in ((own, slow), (other, waiting)):
+            assert (await ended(world, tenant, job)).status == "completed"
+        assert len(loaded) == 2
+
+
+async def test_another_phase_is_told_at_once(
+    pool: Pool, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long before the next time that the lease is renewed."""
+    monkeypatch.setattr("deployments.training_job.RENEW", 3600.0)
+    monkeypatch.setattr("deployments.training_job.LEASE", 3600.0)
+    async with understanders(pool, tmp_path, tail) as world:
+        world.embedder.hold_states = asyncio.Event()
+        job = await submit(world, own, replace(REQUEST, effort="tuned"))
+        await in_phase(world, own, job, "the tuned head")  # five examples an intent are too few to measure
+        world.embedder.hold_states.set()
+        assert (await ended(world, own, job)).status == "completed"
+
+
+async def test_a_lease_that_is_not_renewed_is_told_and_tried_again(
+    world: Understanders, own: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    renewed, tries = world.trainings.renew, list[bool]()
+
+    async def renew(claim: Claim, lease: float, progress: float, phase: str) -> None:
+        tries.append(True)
+        if len(tries) == 1:
+            raise RuntimeError("out of order")
+        await renewed(claim, lease, progress, phase)
+
+    monkeypatch.setattr(world.trainings, "renew", renew)
+    done = await ended(world, own, await submit(world, own))
+    assert done.status == "completed" and len(tries) > 1
+    assert "a training's lease was not renewed" in caplog.text and "out of order" in caplog.text
+
+
 async def test_a_tenants_next_training_does_not_wait_for_its_own_tuned_head(
     pool: Pool, own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deployments.training_job.RENEW", 0.05)
-    async with understanders(pool, tmp_path, tail()) as world:
+    async with understanders(pool, tmp_path, tail) as world:
         world.embedder.hold_states = asyncio.Event()
         slow = await submit(world, own, replace(REQUEST, effort="tuned"))
         async with asyncio.timeout(60):
@@ -173,7 +235,7 @@ async def test_a_tenants_next_training_does_not_wait_for_its_own_tuned_head(
 async def test_a_trainer_that_stops_gives_back_all_that_it_holds(
     pool: Pool, own: str, other: str, tmp_path: Path
 ) -> None:
-    async with understanders(pool, tmp_path, tail()) as world:
+    async with understanders(pool, tmp_path, tail) as world:
         world.embedder.hold_states = asyncio.Event()
         jobs = {tenant: await submit(world, tenant, replace(REQUEST, effort="tuned")) for tenant in (own, other)}
         async with asyncio.timeout(60):
