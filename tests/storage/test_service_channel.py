@@ -3,7 +3,6 @@
 import asyncio
 import sys
 import uuid
-from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -33,20 +32,6 @@ from tests.storage.delivery_world import DeliveryWorld
 from tests.unit.ingress_world import MASTER, MemoryJournal, ScriptedHosts
 
 PACE = Pace(first=0.05, longest=0.2, heartbeat=0.1, answer=5.0, patience=0.2)
-
-
-class TurnByTurn(ScriptedHosts):
-    """As hosts do: of a conversation, one turn after the other."""
-
-    def __init__(self, store, journal):
-        super().__init__(store, journal)
-        self.turns = defaultdict(asyncio.Lock)
-
-    async def _run(self, send, owner, accepted):
-        async with self.turns[send.key.conversation]:
-            if accepted.turn.status == "queued":
-                await self.store.start(send.key, owner, send.turn_id)
-            return await super()._run(send, owner, accepted)
 
 
 class Relay:
@@ -79,7 +64,7 @@ async def world(url):
         world = DeliveryWorld(url, pool, outgoing, receiver)
         world.empty()
         service.secrets = receiver.secrets
-        world.service, world.hosts = service, TurnByTurn(PostgresConversations(pool), MemoryJournal())
+        world.service, world.hosts = service, ScriptedHosts(PostgresConversations(pool), MemoryJournal())
         yield world
         while running := [one for one in world.hosts.running.values() if not one.done()]:
             await asyncio.gather(*running)
