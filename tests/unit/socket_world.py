@@ -38,6 +38,14 @@ class Client:
             continue
         return frame
 
+    async def all_of(self, *ops: str) -> dict[str, dict[str, Any]]:
+        """The first frame of each of these."""
+        found: dict[str, dict[str, Any]] = {}
+        while not found.keys() >= set(ops):
+            frame = await self.hear()
+            found.setdefault(frame["op"], frame)
+        return found
+
     async def until(self, op: str, **fields: Any) -> Any:
         """The first frame like this; others are lost."""
         while (frame := await self.hear())["op"] != op or not fields.items() <= frame.items():

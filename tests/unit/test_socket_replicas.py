@@ -32,15 +32,15 @@ async def test_typing_and_receipts_reach_those_who_watch_on_every_replica_but_no
         await speaker.tell("typing", conversation_id=conversation)
         await speaker.tell("read", conversation_id=conversation, message_id=message)
         for one in (near, far):
-            typing = await one.until("typing")
-            assert typing == {
+            told = await one.all_of("typing", "read")  # in whichever order they come
+            assert told["typing"] == {
                 "op": "typing",
                 "conversation_id": conversation,
                 "user_id": None,
                 "typing": True,
                 "for_ms": 8000,
             }
-            assert (await one.until("read"))["message_id"] == message
+            assert told["read"]["message_id"] == message
         for one in (speaker, elsewhere):
             await one.tell("ping")
             assert (await one.hear())["op"] == "pong", "nothing was told to it before"
