@@ -58,7 +58,7 @@ def test_a_message_is_found_by_its_meaning_and_by_its_words_until_it_is_deleted(
     turn = brain.send(first, "My parcel with the zylophone has not arrived yet.").json()
     brain.send(second, "Can I pay by credit card?")
     asked = turn["user_message"]["id"]
-    wait_until(lambda: asked in [m["id"] for m in search(brain, "delivery of my package is late")][:1], 30)
+    wait_until(lambda: asked in [m["id"] for m in search(brain, "delivery of my package is late")][:1], 60)
     assert search(brain, "zylophone", role="user")[0]["id"] == asked
     assert asked not in [m["id"] for m in search(brain, "zylophone", user_id="ben")]
     near = brain.http.get(f"/api/v1/messages/{asked}/similar", params={"limit": 5}).json()

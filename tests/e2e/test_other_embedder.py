@@ -64,11 +64,11 @@ def brain(folder: Path, model: str) -> Iterator[Brain]:
         wait_until(lambda: settled(brain) and vectors_are_messages(brain) and products(brain) == {"lamp"}, 60, 0.3)
         assert "brain reindex" not in brain.log.read_text(), "nothing was said, for nothing was wrong"
     finally:
-        assert brain.stop() == 0
+        assert brain.stop(60) == 0
     brain.environment["BRAIN_EMBEDDER_MODEL"] = model
     brain.start()
     yield brain
-    assert brain.stop() == 0
+    assert brain.stop(60) == 0
     assert brain.processes() == []
 
 
