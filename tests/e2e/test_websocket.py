@@ -94,15 +94,15 @@ async def test_what_one_client_says_reaches_the_others_on_every_replica(brain: B
         await speaker.send(json.dumps({"op": "typing", "conversation_id": conversation, "typing": True}))
         sent = brain.send(conversation, "asked by HTTP", model="small").json()
         for one in others:
-            found = []
+            typing, events = [], []  # in whichever order these two come
             async with asyncio.timeout(20):
-                while not found or found[-1].get("event", {}).get("type") not in ENDS:
+                while not typing or not events or events[-1]["event"]["type"] not in ENDS:
                     frame = json.loads(await one.recv())
                     if frame["op"] in ("typing", "event"):
-                        found.append(frame)
-            assert (found[0]["op"], found[0].get("typing")) == ("typing", True)
-            assert found[-1]["event"]["message"] == sent["message"]
-            check_ids([{"id": frame["id"], **frame["event"]} for frame in found[1:]])
+                        (typing if frame["op"] == "typing" else events).append(frame)
+            assert typing[0]["typing"] is True
+            assert events[-1]["event"]["message"] == sent["message"]
+            check_ids([{"id": frame["id"], **frame["event"]} for frame in events])
 
 
 async def test_a_revoked_key_closes_its_sockets(brain: Brain) -> None:
