@@ -3,7 +3,6 @@ process. In float32 the vectors are torch's within 1e-6."""
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from deployments.onnx_session import session
 from deployments.states import MOST_TOKENS, States
 from deployments.token_batches import by_length
 
@@ -29,19 +29,11 @@ class OnnxEncoder:
 
     def __init__(self, model: Path | str, threads: int, *, int8: bool = False) -> None:
         check_model(model)
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # releases from 1.29 on report to Microsoft unless told before
-        import onnxruntime
-
         folder = Path(model) if Path(model).is_dir() else _downloaded(str(model))
         config, pooling, self.max_tokens = _layout(folder, str(model))
         self.dimensions: int = config["hidden_size"]
         self.revision: str | None = _revision(folder) if int8 else None
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other replicas need the processor
-        self._session: Any = onnxruntime.InferenceSession(
-            _model(folder, config, pooling, int8), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = session(_model(folder, config, pooling, int8), threads)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.enable_truncation(self.max_tokens)
         self._tokenizer.no_padding()
