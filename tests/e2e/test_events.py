@@ -14,11 +14,13 @@ OF_A_TURN = ["message.received", "response.generated", "message.processed", "tur
 
 
 def told(brain, **query) -> list[dict]:
-    """The events of a stream that ends after a second."""
+    """The events of a stream that ends after a second, in the order in which each is first told: one that is being
+    published may come from the outbox and again from Redis."""
     since = (datetime.now(UTC) - timedelta(minutes=10)).isoformat().replace("+00:00", "Z")
     with brain.http.stream("GET", "/api/v1/events", params={"since": since, "seconds": 1, **query}) as answer:
         assert answer.status_code == 200, answer.read()
-        return [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+        events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+    return list({event["id"]: event for event in events}.values())
 
 
 def test_a_turns_events_are_followed_and_survive_a_redis_that_lost_them(brain):

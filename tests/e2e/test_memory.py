@@ -54,18 +54,22 @@ def settled(brain) -> bool:
 
 
 def test_a_message_is_found_by_its_meaning_and_by_its_words_until_it_is_deleted(brain, other_tenant):
-    first, second = brain.conversation(user_id="ann"), brain.conversation(user_id="ben")
-    turn = brain.send(first, "My parcel with the zylophone has not arrived yet.").json()
+    first, second = brain.conversation(user_id="mia"), brain.conversation(user_id="noah")
+    turn = brain.send(first, "My violin arrived broken, and the zylophone too.").json()
     brain.send(second, "Can I pay by credit card?")
     asked = turn["user_message"]["id"]
-    wait_until(lambda: asked in [m["id"] for m in search(brain, "delivery of my package is late")][:1], 60)
+    wait_until(
+        lambda: asked in [m["id"] for m in search(brain, "my new fiddle came damaged")][:1],
+        60,
+        what="the nearest message, first of all that other tests have said",
+    )
     assert search(brain, "zylophone", role="user")[0]["id"] == asked
-    assert asked not in [m["id"] for m in search(brain, "zylophone", user_id="ben")]
+    assert asked not in [m["id"] for m in search(brain, "zylophone", user_id="noah")]
     near = brain.http.get(f"/api/v1/messages/{asked}/similar", params={"limit": 5}).json()
     assert near["data"] and asked not in [one["message"]["id"] for one in near["data"]]
     third = brain.conversation()
-    brain.send(third, "Where is the package that I ordered?")
-    alike = brain.http.get(f"/api/v1/conversations/{third}/similar", params={"user_id": "ann"}).json()["data"]
+    brain.send(third, "The guitar that I bought is damaged.")
+    alike = brain.http.get(f"/api/v1/conversations/{third}/similar", params={"user_id": "mia"}).json()["data"]
     assert alike[0]["conversation"]["id"] == first
     assert other_tenant.get("/api/v1/messages/search", params={"q": "zylophone"}).json()["data"] == []
     assert other_tenant.get(f"/api/v1/messages/{asked}/similar").status_code == 404
