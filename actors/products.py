@@ -48,6 +48,13 @@ class Message:
             return True
         return not other_matter(self.text) and (not self._sure or (follows(self.text) and bool(self.earlier)))
 
+    @property
+    def needs_surely(self) -> bool:
+        """Where the catalogue's words are not known: only what is plain without them."""
+        if self.understood is not None and self.understood.needs_products:
+            return True
+        return not self._sure and plainly(self.text)
+
     def needs(self, reading: Reading) -> bool:
         """Now that it was read with the catalogue's words: where no intent says so, it has to name something."""
         if self.understood is not None and self.understood.needs_products:
@@ -107,15 +114,17 @@ class Products:
 
 
 async def look_up(parts: Parts, key: ConversationKey, message: Message, within: float) -> Products | None:
-    """What the catalogue has for the message, or why it has nothing; None where the message needs no products.
+    """What the catalogue has for the message, or why it has nothing; None where the message needs no products, or the
+    tenant has none.
 
-    `within`: seconds. Whatever goes wrong here costs the turn its products, never more.
+    `within`: seconds. Whatever goes wrong here costs the turn its products, never more: a message that is not surely
+    about products goes without a word of a catalogue that cannot be seen.
     """
     catalogue = parts.products
     if catalogue is None or not message.may_need:
         return None
     began = time.monotonic()
-    wish, kind = "", "list"
+    wish, kind, sure = "", "list", message.needs_surely
     try:
         async with asyncio.timeout(within):
             lexicon = await parts.structures.lexicon(key.tenant)
@@ -124,7 +133,7 @@ async def look_up(parts: Parts, key: ConversationKey, message: Message, within: 
             reading = read(message.text, lexicon, message.earlier)
             if not message.needs(reading):
                 return None
-            wish, kind = wish_of(reading), reading.kind
+            wish, kind, sure = wish_of(reading), reading.kind, True
             search = ProductSearch(catalogue, key.tenant, _vector(message), message.last_answer, parts.limits.products)
             return Products(await search.seen(reading, lexicon))
     except TimeoutError:
@@ -134,6 +143,8 @@ async def look_up(parts: Parts, key: ConversationKey, message: Message, within: 
     except Exception:
         log.exception("the catalogue failed", extra={"tenant": key.tenant})
         problem = "the catalogue failed"
+    if not sure or parts.structures.had_none(key.tenant):
+        return None
     return Products(Seen(no_facts(kind, wish, unseen=True)), problem)
 
 

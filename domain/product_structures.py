@@ -36,6 +36,11 @@ class Structures:
         fresh = known is not None and self._monotonic() - known.read < FRESH
         return self._catalogue is None or (fresh and known is not None and not known.lexicon.structure.total)
 
+    def had_none(self, tenant: str) -> bool:
+        """Whether the tenant had no products when that was last known: it is believed while nothing can be read."""
+        known = self._known.get(tenant)
+        return known is not None and not known.lexicon.structure.total and self._monotonic() - known.read < KEPT
+
     def hear(self, tenant: str) -> None:
         """Have it read beside the turn, where nothing is known of it: a tenant without products waits for nothing."""
         known = self._known.get(tenant)

@@ -169,6 +169,30 @@ async def test_a_catalogue_that_is_slow_or_dead_costs_the_turn_its_products_alon
     assert f"| {UNSEEN}" in told(world, key)
 
 
+async def test_a_catalogue_that_cannot_be_seen_is_no_matter_of_a_message_that_may_be_about_something_else(
+    world, key, memory
+):
+    host = await shop(world, memory)
+    world.classifier.needs, world.classifier.confidence = False, 0.1
+    memory.down = True
+    ended = await ask(host, key, "I am back from the mountains", MODEL)
+    assert told(world, key) == "I am back from the mountains"
+    assert "products" not in await world.trace(key.tenant, ended.turn.id)
+    await ask(host, key, "how much is the blue T-shirt?", MODEL)
+    assert f"| {UNSEEN}" in told(world, key)
+
+
+async def test_a_tenant_that_had_no_products_is_told_of_none_while_its_catalogue_is_down(world, key):
+    host = await shop(world, empty := MemoryCatalogue())
+    await ask(host, key, "hello", MODEL)
+    await eventually(lambda: _true(host.parts.structures.empty(key.tenant)))
+    empty.down = True
+    await eventually(lambda: _true(not host.parts.structures.empty(key.tenant)), 15)
+    ended = await ask(host, key, "Do you have a red T-shirt?", MODEL)
+    assert told(world, key) == "Do you have a red T-shirt?"
+    assert "products" not in await world.trace(key.tenant, ended.turn.id)
+
+
 async def test_a_tenant_without_products_is_not_held_up_by_the_classifier(world, key):
     host = await shop(world, empty := MemoryCatalogue())
     await ask(host, key, "hello", MODEL)
