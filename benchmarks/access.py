@@ -29,8 +29,9 @@ from domain.limits import Limits, Rates
 from domain.permissions import ROLES
 from domain.tenant import Caller
 from serve_app.access_watch import AccessWatch
-from serve_app.ingress import IngressSettings, Parts, create_app
+from serve_app.ingress.app import create_app
 from serve_app.ingress.limiter import Limiter
+from serve_app.ingress.parts import IngressSettings, Parts
 from storage.limits import RedisLimits
 from storage.redis import open_redis
 

@@ -2,6 +2,10 @@
 
 `serve run serve_app.app:build`, `serve deploy configs/….yaml` and `brain up` all build it from here. The options below
 are defaults; a Serve configuration file overrides each of them by the deployment's name.
+
+What runs in a replica is a plain class in a module of its own, `*_replica.py`: a process imports what its replica
+needs, and a start is mostly imports. Recipes cross processes, never resources: each replica opens its own connections
+from its settings, which come from the environment, so that no secret stands in Serve's configuration.
 """
 
 from collections.abc import Mapping
@@ -14,12 +18,16 @@ from ray.serve.config import RequestRouterConfig
 
 from deployments.local_llm import build_local_llms
 from domain.model import parse_catalog
+from serve_app.classifier_replica import ClassifierReplica
+from serve_app.embedder_replica import EmbedderReplica
+from serve_app.host_replica import HostReplica
+from serve_app.hosted_llm_replica import HostedLLMReplica
 from serve_app.indexer_replica import IndexerReplica
 from serve_app.ingress_replica import IngressReplica
 from serve_app.relay_replica import RelayReplica
-from serve_app.replicas import ClassifierReplica, EmbedderReplica, HostedLLMReplica, HostReplica, TrainerReplica
 from serve_app.settings import Settings
 from serve_app.tools_replica import ToolsReplica
+from serve_app.trainer_replica import TrainerReplica
 from storage.compatibility import check_before
 
 SESSIONS = RequestRouterConfig(

@@ -134,7 +134,7 @@ class RayNode:
             "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's switch for "this node's address is 127.0.0.1"
             "RAY_START_HOOK": "serve_app.embedded.ray_hooks.without_client_server",
-            "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "serve_app.embedded.ray_hooks.bind_loopback",
+            "__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR": "serve_app.embedded.ray_hooks.begin_worker",
             "RAYLLM_ENABLE_WORKER_PROCESS_SETUP_HOOK": "0",  # it would take the place of the one above
             "RAY_prestart_worker_first_driver": "0",
             "RAY_worker_niceness": "0",  # by default 15: any other program on the machine would starve the replicas
@@ -146,6 +146,8 @@ class RayNode:
             "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "2000",
             "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.25",  # each time round takes 4 ms of an idle machine
             "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",  # a dead proxy is replaced after three of these, not 3 x 10 s
+            # By default 5: on a busy machine a proxy takes longer to import Serve, is killed, and the start fails.
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(files / "haproxy"),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),

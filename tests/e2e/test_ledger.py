@@ -36,7 +36,8 @@ from benchmarks.reconciliation import (
 from deployments.hosted_llm import HostedLLM
 from domain.errors import Unavailable
 from domain.model import parse_catalog
-from serve_app.ingress import IngressSettings, Parts, create_app
+from serve_app.ingress.app import create_app
+from serve_app.ingress.parts import IngressSettings, Parts
 from storage.access import key_hash
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.conversations import PostgresConversations

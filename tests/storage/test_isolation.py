@@ -19,7 +19,8 @@ from domain.generation import GenerationRequest, Outcome
 from domain.ids import new_id
 from domain.vectors import Space, VectorRecord
 from serve_app.generation_metrics import GenerationMetrics
-from serve_app.ingress import IngressSettings, metrics
+from serve_app.ingress import metrics
+from serve_app.ingress.parts import IngressSettings
 from storage.conversations import PostgresConversations
 from storage.journal import RedisJournal
 from storage.postgres import call, open_pool, reading

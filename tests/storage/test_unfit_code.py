@@ -4,9 +4,9 @@ import psycopg
 import pytest
 
 from serve_app.app import BuildArguments, build
+from serve_app.host_replica import HostReplica
 from serve_app.indexer_replica import IndexerReplica
 from serve_app.ingress_replica import IngressReplica
-from serve_app.replicas import HostReplica
 from storage.compatibility import IncompatibleSchema
 from tests.conftest import make_database
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from adapters.allow_list import NONE
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from serve_app.outward import open_outward
 from tests.unit.ingress_world import MASTER, World, world
 

@@ -25,12 +25,12 @@ from domain.model import Catalog
 from domain.model_settings import ModelSettings
 from domain.ports import AcceptedTurn, Ownership, Reply
 from serve_app.access_watch import AccessWatch, forgets_tenants
-from serve_app.ingress import IngressSettings, Parts, create_app
 from serve_app.ingress import metrics as ingress_metrics
+from serve_app.ingress.app import create_app
 from serve_app.ingress.catalogue import Catalogue
 from serve_app.ingress.identity import identity
 from serve_app.ingress.keys_used import KeysUsed
-from serve_app.ingress.parts import Administration
+from serve_app.ingress.parts import Administration, IngressSettings, Parts
 from serve_app.ingress.socket.sockets import Sockets
 from serve_app.settings import Settings
 from storage.access import API_KEYS

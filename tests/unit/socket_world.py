@@ -9,7 +9,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from domain.events import ACCEPTED, Event
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from serve_app.ingress.socket.sockets import SocketLimits, Sockets, sockets
 from storage.broadcast import Told
 from storage.redis import open_redis

@@ -15,8 +15,9 @@ from adapters.standard_webhooks import WINDOW, sign, verify
 from domain.channels import Inbound
 from domain.errors import Unavailable
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings, channel_inbound, unsigned
+from serve_app.ingress import channel_inbound, unsigned
 from serve_app.ingress.channel_inbound import LONGEST
+from serve_app.ingress.parts import IngressSettings
 from serve_app.outward import open_outward
 from storage import channels
 from storage.attempts import Attempts

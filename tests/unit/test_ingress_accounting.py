@@ -12,7 +12,8 @@ from domain.generation import Attempt, Outcome
 from domain.ids import new_id
 from domain.message import Usage
 from domain.model_settings import ModelSettings
-from serve_app.ingress import IngressSettings, accounting
+from serve_app.ingress import accounting
+from serve_app.ingress.parts import IngressSettings
 from storage.access import key_hash
 from storage.ledger import PostgresLedger
 from tests.unit.ingress_world import USAGE, World, world

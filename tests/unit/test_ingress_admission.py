@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from tests.unit.ingress_world import Script, World, world
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from serve_app.cli import app
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from tests.unit.ingress_world import KEY, World, world
 
 PATH = "/api/v1/admin/caches"

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from tests.unit.ingress_world import World, world
 from tests.unit.test_ingress_models import make_key
 

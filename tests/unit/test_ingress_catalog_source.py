@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings
 from serve_app.ingress.catalogue import Catalogue, Sources
+from serve_app.ingress.parts import IngressSettings
 from serve_app.tenant_catalogues import TenantCatalogues, endpoints, forgets_endpoints
 from storage.catalogue_sources import PostgresCatalogueSources
 from storage.data_export import PostgresDataExport

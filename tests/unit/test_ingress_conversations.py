@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from storage import insight
 from storage.access import key_hash
 from storage.postgres import reading

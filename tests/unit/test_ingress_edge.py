@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from serve_app.edge_rules import EdgeRules, Proxies, hosts, networks, origins
-from serve_app.ingress import IngressSettings
 from serve_app.ingress.heads import Head
 from serve_app.ingress.middleware import Around
+from serve_app.ingress.parts import IngressSettings
 from serve_app.settings import Settings
 from tests.unit.ingress_world import KEY, World, serving, world
 

@@ -10,9 +10,10 @@ from ray.serve._private.http_util import RequestIdMiddleware
 
 from domain.errors import CommitUnknown, Overloaded, Unavailable
 from domain.tenant import Caller
-from serve_app.ingress import IngressSettings, create_app
+from serve_app.ingress.app import create_app
 from serve_app.ingress.callers import ABSENT, FRESH, STALE, Callers
 from serve_app.ingress.edge import middlewares
+from serve_app.ingress.parts import IngressSettings
 from tests.unit.ingress_world import World, serving, world
 
 

@@ -14,9 +14,9 @@ from domain.ids import new_id
 from domain.limits import Rule
 from serve_app.cli import app
 from serve_app.event_relay import EventRelay
-from serve_app.ingress import IngressSettings
 from serve_app.ingress.event_parts import events
 from serve_app.ingress.limits_told import LimitsTold
+from serve_app.ingress.parts import IngressSettings
 from storage.event_log import PostgresEventLog
 from storage.event_streams import EventStreams
 from storage.event_topics import PostgresTopics

@@ -12,8 +12,7 @@ import pytest
 
 from domain.ids import new_id
 from serve_app.catalog_watch import CatalogWatch
-from serve_app.ingress import IngressSettings
-from serve_app.ingress.parts import Intents
+from serve_app.ingress.parts import IngressSettings, Intents
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.intents import PostgresIntents
 from tests.unit.ingress_world import CATALOG, World, world

@@ -14,8 +14,9 @@ from domain.generation import Outcome
 from domain.ids import new_id
 from domain.limits import UNLIMITED, Limits
 from domain.tenant import Caller
-from serve_app.ingress import IngressSettings, limiting
+from serve_app.ingress import limiting
 from serve_app.ingress.limiter import Limiter
+from serve_app.ingress.parts import IngressSettings
 from storage.limits import RedisLimits
 from storage.redis import open_redis
 from tests.unit.ingress_world import USAGE, Script, World, world

@@ -12,7 +12,7 @@ from domain.embedding import EmbedderInfo
 from domain.errors import OtherEmbedder
 from domain.ids import new_id
 from domain.vectors import VectorRecord
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from serve_app.memory import FUSION, Memory, fused
 from storage.access import key_hash
 from storage.bootstrap import bootstrap

@@ -15,7 +15,8 @@ from domain.generation import Attempt, Outcome
 from domain.ids import new_id
 from domain.model import Catalog, parse_catalog
 from serve_app.catalog_watch import CatalogWatch
-from serve_app.ingress import IngressSettings, model_test
+from serve_app.ingress import model_test
+from serve_app.ingress.parts import IngressSettings
 from storage.access import key_hash
 from storage.catalog import CachedSettings, PostgresCatalog
 from tests.unit.ingress_world import CATALOG, USAGE, World, world

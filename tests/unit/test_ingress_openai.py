@@ -10,7 +10,7 @@ import pytest
 
 from domain.errors import JournalUnavailable, Unavailable
 from domain.generation import Outcome
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from tests.unit.ingress_world import KEY, USAGE, Script, World, world
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]

@@ -10,8 +10,7 @@ import pytest
 
 from domain.ids import new_id
 from serve_app.erasing import Erasing
-from serve_app.ingress import IngressSettings
-from serve_app.ingress.parts import Privacy
+from serve_app.ingress.parts import IngressSettings, Privacy
 from storage.access import key_hash
 from storage.data_export import PostgresDataExport
 from storage.erasure import PostgresErasure

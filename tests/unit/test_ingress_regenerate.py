@@ -8,7 +8,7 @@ import pytest
 
 from domain.errors import BudgetExceeded, ModelNotFound
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from tests.unit.ingress_world import Script, World, world
 from tests.unit.test_ingress_turns import body_of, ids
 

@@ -8,7 +8,7 @@ import pytest
 from domain.context import Fact, Section, Summary
 from domain.conversation import ConversationKey
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from storage.conversations import PostgresConversations
 from tests.unit.ingress_world import World, world
 

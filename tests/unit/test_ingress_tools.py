@@ -20,8 +20,8 @@ from domain.generation import GenerationRequest, Outcome
 from domain.message import Intent
 from domain.model import Catalog
 from domain.ports import Understanding
-from serve_app.ingress import IngressSettings
 from serve_app.ingress.openai_bodies import ChatCompletion
+from serve_app.ingress.parts import IngressSettings
 from storage.follower import RedisFollower
 from storage.journal import RedisJournal
 from storage.redis import open_redis

@@ -10,7 +10,7 @@ import pytest
 from domain.errors import JournalUnavailable, Overloaded
 from domain.ids import new_id
 from domain.model import Catalog
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from serve_app.ingress.sse import KEEP_ALIVE
 from tests.unit.ingress_world import Script, World, world
 

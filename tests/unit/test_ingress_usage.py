@@ -13,8 +13,8 @@ import pytest
 
 from domain.ledger import Charge
 from domain.message import Usage
-from serve_app.ingress import IngressSettings
 from serve_app.ingress import usage as route
+from serve_app.ingress.parts import IngressSettings
 from storage.access import key_hash
 from tests.unit.ingress_world import World, world
 

@@ -7,7 +7,7 @@ import pytest
 
 from adapters.outgoing import Outgoing
 from domain.ids import new_id
-from serve_app.ingress import IngressSettings
+from serve_app.ingress.parts import IngressSettings
 from serve_app.outward import open_outward
 from storage.bootstrap import bootstrap
 from storage.resealing import reseal

@@ -20,7 +20,8 @@ from domain.model import Catalog, Provider, parse_catalog
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.cli import app
 from serve_app.generating import Generating
-from serve_app.ingress import IngressSettings, logs
+from serve_app.ingress import logs
+from serve_app.ingress.parts import IngressSettings
 from serve_app.provider_keys import open_keys, sealed
 from serve_app.redaction import MASK
 from storage.access import API_KEYS, Access, key_hash

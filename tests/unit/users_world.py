@@ -12,9 +12,9 @@ import psycopg
 
 from domain.ids import new_id
 from serve_app.access_watch import AccessWatch
-from serve_app.ingress import IngressSettings
 from serve_app.ingress.callers import Callers
 from serve_app.ingress.identity import Identity, identity
+from serve_app.ingress.parts import IngressSettings
 from serve_app.settings import Settings
 from storage.access import key_hash
 from storage.redis import open_redis

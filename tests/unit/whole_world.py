@@ -22,13 +22,12 @@ from domain.model import Catalog
 from serve_app.caches import Caches
 from serve_app.catalog_watch import CatalogWatch
 from serve_app.erasing import Erasing
-from serve_app.ingress import IngressSettings, Parts
 from serve_app.ingress.callers import Callers
 from serve_app.ingress.catalogue import Catalogue, Sources
 from serve_app.ingress.event_parts import events
 from serve_app.ingress.identity import Identity, identity
 from serve_app.ingress.limiter import Limiter, OfSettings
-from serve_app.ingress.parts import Intents, Privacy
+from serve_app.ingress.parts import IngressSettings, Intents, Parts, Privacy
 from serve_app.ingress.socket.sockets import sockets
 from serve_app.ingress.tool_parts import ToolParts
 from serve_app.memory import Memory

@@ -1,12 +1,6 @@
-"""What runs in each replica: the plain classes, given their parts. Ray decorates these in `app.py`.
-
-Recipes cross processes, never resources: each replica opens its own connections from its settings, which come from the
-environment, so that no secret stands in Serve's configuration.
-"""
+"""The replica of `ConversationHost`."""
 
 import asyncio
-from array import array
-from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -16,28 +10,15 @@ from ray.serve.handle import DeploymentHandle
 from actors.host import ConversationHost
 from actors.parts import HostLimits
 from deployments.handles import HandleClassifier, HandleEmbedder, HandleHosts, answered
-from deployments.hosted_embedder import HostedEmbedder
-from deployments.intent_classifier import IntentClassifier
-from deployments.intent_trainer import IntentTrainer
 from deployments.places import HandleLanguageModel, places
-from deployments.providers.vllm import HandleEngine
-from deployments.recent_embeddings import RecentEmbeddings
-from deployments.states import States
-from deployments.tenant_scorers import TenantScorers
 from deployments.tokenizers_at_hand import ModelTokenizers
 from deployments.tool_handle import HandleTools
 from domain.commands import Accepted, Append, Appended, Change, Ended, Refused, Send
 from domain.conversation import Conversation, ConversationKey
-from domain.embedding import Embedding
-from domain.errors import NotTunable
 from domain.model import Catalog, parse_catalog
-from domain.ports import HeadInUse, Understanding
-from domain.understanding import Example
 from serve_app.access_watch import AccessWatch, forgets_tenants
 from serve_app.caches import Caches
 from serve_app.catalog_watch import CatalogWatch
-from serve_app.embedders import HeldTo, chosen
-from serve_app.generating import Generating, RunsGenerations
 from serve_app.memory import Memory
 from serve_app.process import check_process, prepare
 from serve_app.products import open_products
@@ -47,12 +28,9 @@ from serve_app.settings import Settings
 from serve_app.tenant_catalogues import forgets_endpoints
 from serve_app.turn_tools import TurnTools
 from serve_app.vectors import vectors
-from storage import complexity_scorers
 from storage.breakers import RedisBreakers
 from storage.catalog import CachedSettings, PostgresCatalog
 from storage.compatibility import check_pool
-from storage.intent_heads import PostgresHeads
-from storage.intent_trainings import PostgresTrainings
 from storage.journal import RedisJournal
 from storage.leases import PostgresLeases
 from storage.masking import MaskedConversations, masks_of
@@ -189,137 +167,3 @@ class HostReplica:
             self._journal.close(), self._memory.close(), self._products.close(), return_exceptions=True
         )
         await self._pool.close()
-
-
-class HostedLLMReplica(RunsGenerations):
-    """A `HostedLLM` behind a handle. `local`: the deployments of the models that this service runs itself, by id."""
-
-    async def __init__(self, local: dict[str, DeploymentHandle] | None = None) -> None:  # type: ignore[misc]
-        prepare(Settings().log_level)
-        engines = {model: HandleEngine(handle) for model, handle in (local or {}).items()}
-        self._generating = Generating("HostedLLM", engines)
-        await self._generating.start()
-
-    async def ping(self) -> dict[str, Any]:
-        return {"running": self._generating.llm.running}
-
-    async def check_health(self) -> None:
-        check_process()
-        await self._generating.llm.check_health()
-
-    async def __del__(self) -> None:
-        await self._generating.close()
-
-
-class ClassifierReplica:
-    """An `IntentClassifier` behind a handle."""
-
-    async def __init__(self, embedder: DeploymentHandle) -> None:  # type: ignore[misc]
-        settings = Settings()
-        prepare(settings.log_level)
-        self._pool = await open_pool(settings.required("database_url"), 2, 0, settings.database_pooled)
-        self._classifier = IntentClassifier(
-            HandleEmbedder(embedder),
-            cache=settings.data_folder / "cache",
-            tenants=TenantScorers(lambda tenant: complexity_scorers.active(self._pool, tenant)),
-            heads=PostgresHeads(self._pool),
-        )
-
-    async def classify(self, text: str, tenant: str = "") -> Understanding | Refused:
-        return await answered(self._classifier.classify(text, tenant))
-
-    async def classify_many(self, texts: Sequence[str], tenant: str = "") -> list[Understanding] | Refused:
-        return await answered(self._classifier.classify_many(texts, tenant))
-
-    async def evaluate(self, examples: Sequence[Example], tenant: str = "") -> dict[str, Any] | Refused:
-        return await answered(self._classifier.evaluate(examples, tenant))
-
-    async def head(self, tenant: str) -> HeadInUse | Refused:
-        return await answered(self._classifier.head(tenant))
-
-    async def check_health(self) -> None:
-        """Also what makes the head ready before the first message."""
-        check_process()
-        await self._classifier.check_health()
-
-    async def __del__(self) -> None:
-        await self._classifier.close()
-        await self._pool.close()
-
-
-class TrainerReplica:
-    """An `IntentTrainer` behind a handle."""
-
-    async def __init__(self, embedder: DeploymentHandle) -> None:  # type: ignore[misc]
-        settings = Settings()
-        prepare(settings.log_level)
-        self._pool = await open_pool(settings.required("database_url"), 3, 0, settings.database_pooled)
-        await check_pool(self._pool)
-        self._trainer = IntentTrainer(
-            PostgresTrainings(self._pool), PostgresHeads(self._pool), HandleEmbedder(embedder)
-        )
-        self._trainer.start()
-
-    async def wake(self) -> None:
-        self._trainer.wake()
-
-    async def ping(self) -> dict[str, Any]:
-        return {"training": self._trainer.busy}
-
-    async def check_health(self) -> None:
-        check_process()
-
-    async def __del__(self) -> None:
-        await self._trainer.close()
-        await self._pool.close()
-
-
-class EmbedderReplica:
-    """An `Embedder`, or a `HostedEmbedder` where the settings name a URL, behind a handle."""
-
-    def __init__(self) -> None:
-        settings = Settings()
-        prepare(settings.log_level)
-        self._embedder, self._recent = chosen(settings), RecentEmbeddings()
-        self._held = HeldTo(self._embedder, self._recent)
-
-    async def embed_together(self, texts: Sequence[str]) -> list["array[float] | Refused"]:
-        """Messages, before any bulk; float32, which crosses processes in half the bytes of Python's floats."""
-        return await asyncio.gather(*(answered(self._message(text)) for text in texts))
-
-    async def _message(self, text: str) -> "array[float]":
-        vector = await self._embedder.embed(text)
-        self._recent.keep(text, vector)
-        return array("f", vector)
-
-    async def embed_many(self, texts: Sequence[str]) -> Sequence[Embedding] | Refused:
-        return await answered(self._embedder.embed_many(texts))
-
-    async def embed_with_states(
-        self, texts: Sequence[str], urgent: bool
-    ) -> "Sequence[tuple[array[float], States]] | Refused":
-        """Vectors, and what goes into the model's last layers, for tenants with tuned heads. `urgent`: messages."""
-        return await answered(self._stated(texts, urgent))
-
-    async def _stated(self, texts: Sequence[str], urgent: bool) -> "list[tuple[array[float], States]]":
-        if isinstance(self._embedder, HostedEmbedder):
-            raise NotTunable("a provider's embedder has no layers that can be tuned")
-        found = await self._embedder.embed_with_states(texts, urgent=urgent)
-        if urgent:
-            for text, (vector, _) in zip(texts, found, strict=True):
-                self._recent.keep(text, vector)
-        return [(array("f", vector), states) for vector, states in found]
-
-    async def embed_for(self, embedder: str, texts: Sequence[str]) -> Sequence[Embedding] | Refused:
-        """As `embed_many`, if this is that embedder. What was embedded a moment ago is not embedded again."""
-        return await answered(self._held.embed_for(embedder, texts))
-
-    async def count_tokens(self, texts: Sequence[str]) -> int | Refused:
-        return await answered(self._embedder.count_tokens(texts))
-
-    async def describe(self) -> Any:
-        return await answered(self._embedder.describe())
-
-    async def check_health(self) -> None:
-        check_process()
-        await self._embedder.check_health()
