@@ -22,7 +22,7 @@ def contracted(postgres_folder, redis_url, monkeypatch):
         )
     monkeypatch.setenv("BRAIN_DATABASE_URL", url)
     monkeypatch.setenv("BRAIN_REDIS_URL", redis_url)
-    for module in ("replicas", "ingress_replica", "indexer_replica"):
+    for module in ("host_replica", "ingress_replica", "indexer_replica"):
         monkeypatch.setattr(f"serve_app.{module}.prepare", lambda level: None)  # logs as of a process of its own
     return url
 
