@@ -73,7 +73,7 @@ async def tools(world, double):
         },
         {"id": "calls-two", "upstream": "mock,n=4,tools=2", "capabilities": ["chat", "tools"]},
         {"id": "tells", "upstream": "mock,mode=prompt,tools=1,n=2000", "capabilities": ["chat", "tools"]},
-        {"id": "slow", "upstream": "mock,n=30,itl=25,tools=1", "capabilities": ["chat", "tools"], "continues": True},
+        {"id": "slow", "upstream": "mock,n=30,itl=80,tools=1", "capabilities": ["chat", "tools"], "continues": True},
         {"id": "cannot", "upstream": "mock,n=4,tools=1"},
     ]
     given = world.catalog.model_dump(by_alias=True)
