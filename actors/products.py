@@ -44,20 +44,18 @@ class Message:
     def may_need(self) -> bool:
         """By its intent and its words, before anything is asked. An intent that is sure is believed, but for words that
         go on from what was said of products."""
-        if self.understood is not None and self.understood.needs_products:
+        if self._by_intent:
             return True
         return not other_matter(self.text) and (not self._sure or (follows(self.text) and bool(self.earlier)))
 
     @property
     def needs_surely(self) -> bool:
         """Where the catalogue's words are not known: only what is plain without them."""
-        if self.understood is not None and self.understood.needs_products:
-            return True
-        return not self._sure and plainly(self.text)
+        return self._by_intent or (not self._sure and plainly(self.text))
 
     def needs(self, reading: Reading) -> bool:
         """Now that it was read with the catalogue's words: where no intent says so, it has to name something."""
-        if self.understood is not None and self.understood.needs_products:
+        if self._by_intent:
             return True
         if reading.before is not None and reading.follows:
             return bool(reading.wishes or reading.bounds or reading.cheaper or reading.refers is not None)
@@ -65,6 +63,10 @@ class Message:
             return False
         named = reading.category or reading.ids or reading.sides
         return bool(named or (plainly(self.text) and (reading.wishes or reading.words)))
+
+    @property
+    def _by_intent(self) -> bool:
+        return self.understood is not None and self.understood.needs_products
 
     @property
     def _sure(self) -> bool:
@@ -124,7 +126,7 @@ async def look_up(parts: Parts, key: ConversationKey, message: Message, within: 
     if catalogue is None or not message.may_need:
         return None
     began = time.monotonic()
-    wish, kind, sure = "", "list", message.needs_surely
+    wish, kind, needed = "", "list", False
     try:
         async with asyncio.timeout(within):
             lexicon = await parts.structures.lexicon(key.tenant)
@@ -133,7 +135,7 @@ async def look_up(parts: Parts, key: ConversationKey, message: Message, within: 
             reading = read(message.text, lexicon, message.earlier)
             if not message.needs(reading):
                 return None
-            wish, kind, sure = wish_of(reading), reading.kind, True
+            wish, kind, needed = wish_of(reading), reading.kind, True
             search = ProductSearch(catalogue, key.tenant, _vector(message), message.last_answer, parts.limits.products)
             return Products(await search.seen(reading, lexicon))
     except TimeoutError:
@@ -143,7 +145,7 @@ async def look_up(parts: Parts, key: ConversationKey, message: Message, within: 
     except Exception:
         log.exception("the catalogue failed", extra={"tenant": key.tenant})
         problem = "the catalogue failed"
-    if not sure or parts.structures.had_none(key.tenant):
+    if parts.structures.had_none(key.tenant) or not (needed or message.needs_surely):
         return None
     return Products(Seen(no_facts(kind, wish, unseen=True)), problem)
 

@@ -2,6 +2,7 @@
 workers are there sooner."""
 
 import gc
+import os
 import threading
 from typing import Any
 
@@ -22,6 +23,7 @@ def begin_worker() -> None:
 def collect_later() -> None:
     """No garbage is looked for at first: imports leave none, and a sixth of their time would go into looking."""
     gc.disable()
+    os.register_at_fork(after_in_child=gc.enable)  # a child has no thread of its parent's that would
     later = threading.Timer(IMPORTING, gc.enable)
     later.daemon = True
     later.start()
